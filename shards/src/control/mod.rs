@@ -1,0 +1,45 @@
+//! All that control and data say to each other: commands into a shard's mailbox, replies out.
+//!
+//! The admin side posts a [`Command`] to every [`Mailbox`] and waits for the replies with a
+//! deadline of its own; a shard never waits for the admin side.
+
+mod snapshot;
+
+pub use self::snapshot::{
+    DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow, merge_snapshots,
+};
+
+use async_channel::Sender;
+
+/// What a shard can be asked.
+#[derive(Debug)]
+pub enum Command {
+    /// Reply with a copy of all counters and rows.
+    Snapshot {
+        /// Where the copy goes; a full or closed channel is ignored.
+        reply: Sender<ShardSnapshot>,
+    },
+    /// Stop accepting, let sessions go on until the configured limit, then close them.
+    Drain,
+    /// Close everything now.
+    Stop,
+}
+
+/// What the plane tells the process about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlaneEvent {
+    /// Every shard listens.
+    Listening,
+    /// A shard ended although nobody asked it to: the process must end.
+    ShardDied {
+        /// Which one.
+        shard: usize,
+        /// Why, as one sentence.
+        reason: String,
+    },
+    /// A shard finished after `Drain` or `Stop`.
+    ShardDone {
+        /// Which one.
+        shard: usize,
+    },
+}

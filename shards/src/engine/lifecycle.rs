@@ -1,0 +1,280 @@
+//! A socket from accept or connect to its close; a slot is freed when none of its operations is in
+//! flight.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{IntoRawFd, OwnedFd, RawFd},
+};
+
+use io_uring::{opcode, types};
+use socket2::SockAddr;
+
+use super::{
+    Event, Owner,
+    driver::Engine,
+    op::{GENERATION_MASK, OpKind, SocketId, token},
+    send::SendQueue,
+    socket,
+};
+
+/// State of one socket.
+pub(super) struct Socket {
+    pub(super) fd: RawFd,
+    pub(super) generation: u32,
+    pub(super) rx: Rx,
+    /// The owner wants bytes.
+    pub(super) wanted: bool,
+    /// Receives into large buffers, one at a time.
+    pub(super) bulk: bool,
+    /// Receives in a row that speak for the other buffer size.
+    pub(super) streak: u8,
+    pub(super) cancelling: bool,
+    pub(super) tx: SendQueue,
+    pub(super) sending: bool,
+    /// The send in flight is being cancelled to get its buffers back.
+    pub(super) recalled: bool,
+    /// Why sending is over, to be told when the operation in flight completes; 0 while it is not.
+    pub(super) broken: i32,
+    pub(super) dirty: bool,
+    pub(super) notify: bool,
+    pub(super) fin: Fin,
+    pub(super) closing: bool,
+    /// Operations in flight.
+    pub(super) ops: u8,
+    pub(super) connect_to: Option<Box<SockAddr>>,
+    pub(super) owner: Owner,
+}
+
+/// The receiving side of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rx {
+    /// No receive in flight.
+    Idle,
+    /// Multishot receive into small buffers.
+    Multi,
+    /// One receive into a large buffer.
+    Once,
+    /// Waits for a free buffer.
+    Starved,
+    /// The peer has ended.
+    Ended,
+}
+
+/// Our end of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fin {
+    Open,
+    AfterFlush,
+    Sent,
+}
+
+impl Engine {
+    /// Puts a listening socket on the ring and starts accepting.
+    pub(crate) fn add_listener(&mut self, fd: OwnedFd) -> SocketId {
+        let id = self.insert(fd.into_raw_fd());
+        self.accept(id);
+        id
+    }
+
+    /// Accepts (again) on a listener.
+    pub(crate) fn accept(&mut self, listener: SocketId) {
+        let Some(socket) = self.live(listener) else {
+            return;
+        };
+        socket.ops += 1;
+        let entry = opcode::AcceptMulti::new(types::Fd(socket.fd))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(token(OpKind::Accept, listener));
+        self.push(entry);
+    }
+
+    /// Starts a connect; [`Event::Connected`] or [`Event::ConnectFailed`] follows unless the
+    /// socket is closed first.
+    ///
+    /// # Errors
+    /// No descriptor, or the family is not supported.
+    pub(crate) fn connect(&mut self, addr: SocketAddr, owner: Owner) -> io::Result<SocketId> {
+        let fd = socket::outgoing(addr, self.settings.keepalive)?;
+        let id = self.insert(fd);
+        let to = Box::new(SockAddr::from(addr));
+        let entry = opcode::Connect::new(types::Fd(fd), to.as_ptr().cast(), to.len())
+            .build()
+            .user_data(token(OpKind::Connect, id));
+        if let Some(socket) = self.live(id) {
+            socket.ops += 1;
+            socket.connect_to = Some(to);
+            socket.owner = owner;
+        }
+        self.push(entry);
+        Ok(id)
+    }
+
+    /// Address of the other side; `None` once it is gone.
+    pub(crate) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        let socket = self.sockets.get(id.index as usize)?;
+        (socket.generation == id.generation).then(|| socket::peer_addr(socket.fd))?
+    }
+
+    /// Ends our direction once everything queued is sent. True when that is already so; otherwise
+    /// [`Event::Finished`] says when.
+    pub(crate) fn finish(&mut self, id: SocketId) -> bool {
+        let Some(socket) = self.live(id) else {
+            return true;
+        };
+        match socket.fin {
+            Fin::Open => {
+                socket.fin = Fin::AfterFlush;
+                socket.end_if_flushed()
+            }
+            Fin::AfterFlush => false,
+            Fin::Sent => true,
+        }
+    }
+
+    /// Sets what the socket's events carry.
+    pub(crate) fn set_owner(&mut self, id: SocketId, owner: Owner) {
+        if let Some(socket) = self.live(id) {
+            socket.owner = owner;
+        }
+    }
+
+    /// Closes now; what is still queued is lost. No event of this socket follows.
+    pub(crate) fn close(&mut self, id: SocketId) {
+        let Some(socket) = self.live(id) else { return };
+        socket.closing = true;
+        socket.wanted = false;
+        if !socket.sending {
+            let freed = socket.tx.clear();
+            self.spill_bytes -= freed;
+        }
+        let socket = &self.sockets[id.index as usize];
+        if socket.ops > 0 {
+            let cancel = types::CancelBuilder::fd(types::Fd(socket.fd)).all();
+            let entry = opcode::AsyncCancel2::new(cancel)
+                .build()
+                .user_data(token(OpKind::Ignore, id));
+            self.push(entry);
+        } else {
+            self.free(id);
+        }
+    }
+
+    pub(super) fn accepted(
+        &mut self,
+        listener: SocketId,
+        result: i32,
+        more: bool,
+    ) -> Option<Event> {
+        if !more && let Some(socket) = self.sockets.get_mut(listener.index as usize) {
+            socket.ops -= 1;
+        }
+        if result >= 0 {
+            if self.live(listener).is_none() {
+                socket::close_now(result);
+                self.free_if_done(listener);
+                return None;
+            }
+            let socket = self.insert(result);
+            if !more {
+                self.accept(listener);
+            }
+            return Some(Event::Accepted { socket });
+        }
+        if self.live(listener).is_none() {
+            self.free_if_done(listener);
+            return None;
+        }
+        if more {
+            return None;
+        }
+        match -result {
+            libc::ECONNABORTED | libc::EAGAIN | libc::EINTR => {
+                self.accept(listener);
+                None
+            }
+            // Out of descriptors, most likely. To go on at once would be to turn for nothing.
+            errno => Some(Event::AcceptFailed { listener, errno }),
+        }
+    }
+
+    pub(super) fn connected(&mut self, id: SocketId, result: i32) -> Option<Event> {
+        let socket = self.sockets.get_mut(id.index as usize)?;
+        socket.ops -= 1;
+        socket.connect_to = None;
+        if socket.closing {
+            self.free_if_done(id);
+            return None;
+        }
+        let owner = socket.owner;
+        if result < 0 {
+            self.close(id);
+            return Some(Event::ConnectFailed {
+                owner,
+                errno: -result,
+            });
+        }
+        Some(Event::Connected { owner, socket: id })
+    }
+
+    pub(super) fn insert(&mut self, fd: RawFd) -> SocketId {
+        self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
+        let generation = self.generation;
+        let index = self.sockets.insert(Socket {
+            fd,
+            generation,
+            rx: Rx::Idle,
+            wanted: false,
+            bulk: false,
+            streak: 0,
+            cancelling: false,
+            tx: SendQueue::default(),
+            sending: false,
+            recalled: false,
+            broken: 0,
+            dirty: false,
+            notify: false,
+            fin: Fin::Open,
+            closing: false,
+            ops: 0,
+            connect_to: None,
+            owner: Owner::default(),
+        });
+        SocketId {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            generation,
+        }
+    }
+
+    pub(super) fn free_if_done(&mut self, id: SocketId) {
+        let done = self
+            .sockets
+            .get(id.index as usize)
+            .is_some_and(|socket| socket.closing && socket.ops == 0);
+        if done {
+            self.free(id);
+        }
+    }
+
+    pub(super) fn free(&mut self, id: SocketId) {
+        let socket = self.sockets.remove(id.index as usize);
+        debug_assert!(socket.ops == 0 && socket.generation == id.generation);
+        let entry = opcode::Close::new(types::Fd(socket.fd))
+            .build()
+            .user_data(token(OpKind::Ignore, id));
+        self.push(entry);
+    }
+}
+
+impl Socket {
+    /// Ends our direction if that is wanted and nothing is left to send; whether it did.
+    pub(super) fn end_if_flushed(&mut self) -> bool {
+        let ends = self.fin == Fin::AfterFlush && self.tx.bytes() == 0 && !self.sending;
+        if ends {
+            self.fin = Fin::Sent;
+            socket::shutdown_write(self.fd);
+        }
+        ends
+    }
+}

@@ -1,0 +1,215 @@
+//! Sockets as the kernel wants them: listeners, outgoing sockets, options, addresses.
+
+use std::{
+    io,
+    net::{SocketAddr, SocketAddrV6},
+    os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::settings::Steering;
+
+/// Options every accepted socket inherits from its listener, so that an accept costs no syscall.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListenOptions {
+    /// `listen(2)` backlog.
+    pub(crate) backlog: u32,
+    /// Keepalive idle time and interval; zero turns it off.
+    pub(crate) keepalive: Duration,
+    /// `TCP_USER_TIMEOUT`; zero leaves the kernel's.
+    pub(crate) user_timeout: Duration,
+}
+
+/// A bound, listening `SO_REUSEPORT` socket.
+///
+/// # Errors
+/// Any step the kernel refuses, the address in use by somebody else among them.
+pub(crate) fn listen(addr: SocketAddr, options: ListenOptions) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    set_keepalive(&socket, options.keepalive)?;
+    if !options.user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Fails when somebody listens on `addr` already. With `SO_REUSEPORT` alone the kernel would let a
+/// second process of the same user in, and each would get a part of the clients.
+///
+/// # Errors
+/// The address is in use, is not ours, or may not be had.
+pub(crate) fn check_free(addr: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of a process before us are no hindrance, only listeners are.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())
+}
+
+/// An unconnected socket towards `addr`.
+///
+/// # Errors
+/// No descriptor left, or the family is not supported.
+pub(super) fn outgoing(addr: SocketAddr, keepalive: Duration) -> io::Result<RawFd> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_tcp_nodelay(true)?;
+    set_keepalive(&socket, keepalive)?;
+    Ok(socket.into_raw_fd())
+}
+
+fn set_keepalive(socket: &Socket, period: Duration) -> io::Result<()> {
+    if period.is_zero() {
+        return Ok(());
+    }
+    let keepalive = TcpKeepalive::new()
+        .with_time(period)
+        .with_interval(period)
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Spreads new connections of a `SO_REUSEPORT` group by core: the program is the group's, so it
+/// is attached once, after every shard has bound.
+///
+/// # Errors
+/// The kernel refuses the program.
+pub(crate) fn steer_by_cpu(listener: RawFd, cores: &[usize]) -> io::Result<()> {
+    let program = cpu_program(cores);
+    let fprog = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap_or(u16::MAX),
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `fprog` points to `len` instructions that live until the call returns; the kernel
+    // copies and verifies them.
+    let done = unsafe {
+        libc::setsockopt(
+            listener,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const fprog).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `A = cpu; for each core: if A == core return its shard; return A mod shards`.
+fn cpu_program(cores: &[usize]) -> Vec<libc::sock_filter> {
+    let op = |code: u32, jt: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf: 1,
+        k,
+    };
+    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    let mut program = vec![op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, cpu)];
+    for (shard, core) in cores.iter().enumerate() {
+        program.push(op(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            *core as u32,
+        ));
+        program.push(op(libc::BPF_RET | libc::BPF_K, 0, shard as u32));
+    }
+    let shards = u32::try_from(cores.len().max(1)).unwrap_or(u32::MAX);
+    program.push(op(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, 0, shards));
+    program.push(op(libc::BPF_RET | libc::BPF_A, 0, 0));
+    program
+}
+
+/// Whether the steering needs [`steer_by_cpu`].
+pub(crate) fn needs_program(steering: Steering) -> bool {
+    steering == Steering::Cpu
+}
+
+/// Address of the other side; `None` once it is gone. IPv4-mapped IPv6 is unwrapped.
+pub(super) fn peer_addr(fd: RawFd) -> Option<SocketAddr> {
+    // SAFETY: `try_init` hands in storage of the size it says; the kernel writes no more.
+    let result = unsafe {
+        SockAddr::try_init(|storage, len| {
+            if libc::getpeername(fd, storage.cast(), len) == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        })
+    };
+    let addr = result.ok()?.1.as_socket()?;
+    Some(unmap(addr))
+}
+
+fn unmap(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => SocketAddr::V6(SocketAddrV6::new(*v6.ip(), v6.port(), 0, 0)),
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}
+
+/// Ends our direction; what is queued in the kernel still goes out.
+pub(super) fn shutdown_write(fd: RawFd) {
+    // SAFETY: a plain syscall on a descriptor we own; failure means the peer is already gone.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Closes a descriptor that no operation uses.
+pub(super) fn close_now(fd: RawFd) {
+    // SAFETY: the caller owns `fd` and forgets it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+/// One `sendmsg` that does not wait.
+///
+/// # Errors
+/// `WouldBlock` when the kernel takes nothing now; anything else is final.
+pub(super) fn send_now(fd: RawFd, parts: &mut [libc::iovec]) -> io::Result<usize> {
+    // SAFETY: all-zero is a valid, empty message header; the parts name memory of the socket's
+    // queue, which the caller keeps until the call returns.
+    let sent = unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = parts.as_mut_ptr();
+        header.msg_iovlen = parts.len();
+        libc::sendmsg(
+            fd,
+            &raw const header,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Ends both directions at once: operations in flight complete.
+pub(super) fn break_off(fd: RawFd) {
+    // SAFETY: a plain syscall on a descriptor we own; failure means the peer is already gone.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}

@@ -1,0 +1,23 @@
+//! The data plane: one pinned executor per core, its client sockets and its connections to
+//! Telegram. Knows nothing of HTTP, TOML files or the command line.
+//!
+//! Layers, each importing only those before it: [`proto`] (bytes), `policy` (decisions), `engine`
+//! (the shard's own io_uring), `net` (joins them on glommio). What control and data say to each
+//! other is in [`control`], [`counters`] and [`settings`].
+#![deny(unsafe_code)]
+
+pub mod control;
+pub mod counters;
+mod engine;
+mod keys;
+mod net;
+mod policy;
+pub mod proto;
+pub mod settings;
+
+pub use net::{Mailbox, Plane, StartError, start};
+
+/// What the host offers and lacks.
+pub mod host {
+    pub use crate::engine::probe::{HostError, HostReport, allowed_cores, check_host};
+}

@@ -1,0 +1,331 @@
+//! One client connection: its state, and its way to a relay.
+
+use std::net::IpAddr;
+
+use rand::RngExt;
+
+use super::{dial::Dialing, relay::Relay, shard::Shard};
+use crate::{
+    counters::FailureStage,
+    engine::{Buf, Owner, SocketId},
+    policy::{
+        Millis,
+        end::{Refusal, SessionEnd},
+        handshake::{Accepted, Context, Handshake, Progress},
+        timer::Armed,
+    },
+    proto::faketls::client_hello::HelloError,
+};
+
+/// One client connection of a shard.
+///
+/// ```text
+///   Handshake ──> Dialing ──> Relay ──> (gone)
+///       │  └──delay──┐
+///       └──> Refused └> Answering ──> Handshake
+/// ```
+pub(super) struct Session {
+    pub(super) client: SocketId,
+    pub(super) from: IpAddr,
+    pub(super) armed: Armed,
+    /// When the present phase is over at the latest. Relays move it lazily.
+    pub(super) deadline: Millis,
+    pub(super) state: State,
+}
+
+/// What a session is doing.
+pub(super) enum State {
+    /// Not known yet.
+    Handshake(Box<Handshake>),
+    /// The answer waits for its delay.
+    Answering(Box<(Handshake, Box<[u8]>)>),
+    /// Not one of ours: read and discarded until it goes or its time is up.
+    Refused,
+    /// Refused with an answer of a few bytes, which are on their way.
+    Closing,
+    /// Known; its DC is being reached.
+    Dialing(Box<Dialing>),
+    /// Bytes go both ways.
+    Relay(Box<Relay>),
+}
+
+/// Which socket of a session an event belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Dc,
+    /// A connect of the health probes; the key is the probe's.
+    Probe,
+}
+
+/// Packs a session key and a side for the engine.
+pub(super) fn owner(key: u32, side: Side) -> Owner {
+    let side = match side {
+        Side::Client => 0,
+        Side::Dc => 1,
+        Side::Probe => 2,
+    };
+    Owner(u64::from(key) << 2 | side)
+}
+
+/// The reverse of [`owner`].
+pub(super) fn unpack(owner: Owner) -> (u32, Side) {
+    let side = match owner.0 & 3 {
+        0 => Side::Client,
+        1 => Side::Dc,
+        _ => Side::Probe,
+    };
+    ((owner.0 >> 2) as u32, side)
+}
+
+impl Shard {
+    /// Takes in a new client.
+    pub(super) fn accepted(&mut self, socket: SocketId) {
+        self.core.connections_total += 1;
+        if self.sessions.len() >= self.settings.plane.connections_max {
+            self.core.accept_overflow_total += 1;
+            self.engine.close(socket);
+            return;
+        }
+        let Some(peer) = self.engine.peer_addr(socket) else {
+            // Gone before it was accepted.
+            self.engine.close(socket);
+            return self.count_end(SessionEnd::ClosedEarly {
+                stage: FailureStage::FirstPacketPrelude,
+                any_bytes: false,
+                broken: true,
+            });
+        };
+        let timeouts = self.settings.timeouts;
+        let deadline = if timeouts.first_byte.is_zero() {
+            self.handshake_deadline()
+        } else {
+            self.now.after(timeouts.first_byte)
+        };
+        let key = self.sessions.insert(Session {
+            client: socket,
+            from: peer.ip(),
+            armed: Armed::default(),
+            deadline,
+            state: State::Handshake(Box::default()),
+        });
+        let key = u32::try_from(key).unwrap_or(u32::MAX);
+        self.engine.set_owner(socket, owner(key, Side::Client));
+        self.engine.resume(socket);
+        self.rearm(key);
+        self.core.connections_current += 1;
+    }
+
+    /// First byte to authenticated; up to half is added so that the limit is no fingerprint.
+    fn handshake_deadline(&mut self) -> Millis {
+        let limit = self.settings.timeouts.handshake;
+        self.now
+            .after(limit.mul_f64(1.0 + self.rng.random_range(0.0..0.5)))
+    }
+
+    /// Bytes of a client that is not relaying yet.
+    pub(super) fn handshake_bytes(&mut self, key: u32, buf: Buf) {
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        let handshake = match &mut session.state {
+            State::Handshake(handshake) => handshake,
+            State::Answering(_) => {
+                // No client sends anything before it is answered.
+                let extra = buf.len();
+                let deadline = self.handshake_deadline();
+                self.set_deadline(key, deadline);
+                return self.refuse(key, Refusal::TlsMalformed(HelloError::Trailing { extra }));
+            }
+            State::Refused | State::Closing | State::Dialing(_) | State::Relay(_) => return,
+        };
+        let first = !handshake.has_bytes();
+        let mut handshake = std::mem::take(handshake);
+        let from = session.from;
+        let progress = self.judge(&mut handshake, buf.bytes(), from);
+        drop(buf);
+        if first {
+            let deadline = self.handshake_deadline();
+            self.set_deadline(key, deadline);
+        }
+        self.proceed(key, handshake, progress);
+    }
+
+    fn judge(&mut self, handshake: &mut Handshake, bytes: &[u8], from: IpAddr) -> Progress {
+        let Self {
+            settings,
+            users,
+            hints,
+            replay,
+            rng,
+            keys,
+            core,
+            now_unix,
+            ..
+        } = self;
+        let mut random = |out: &mut [u8]| rng.fill(out);
+        let mut public_key = || keys.public_key();
+        handshake.receive(
+            bytes,
+            &mut Context {
+                modes: settings.modes,
+                tls: &settings.tls,
+                users,
+                hints,
+                replay,
+                from,
+                now_unix: *now_unix,
+                random: &mut random,
+                public_key: &mut public_key,
+                evicted_early: &mut core.replay_evicted_early_total,
+            },
+        )
+    }
+
+    fn proceed(&mut self, key: u32, handshake: Box<Handshake>, progress: Progress) {
+        match progress {
+            Progress::More => self.set_state(key, State::Handshake(handshake)),
+            Progress::Answer(bytes) => self.answer(key, handshake, bytes),
+            Progress::Accepted(accepted) => self.serve(key, *accepted),
+            Progress::Refused(refusal) => self.refuse(key, refusal),
+            Progress::Close(refusal, bytes) => {
+                self.count_end(SessionEnd::Refused(refusal));
+                let Some(session) = self.sessions.get_mut(key as usize) else {
+                    return;
+                };
+                session.state = State::Closing;
+                let client = session.client;
+                if !bytes.is_empty() {
+                    self.engine.send_bytes(client, bytes.into());
+                }
+                if bytes.is_empty() || self.engine.finish(client) {
+                    self.remove(key);
+                } else {
+                    let limit = self.now.after(self.settings.timeouts.half_close);
+                    self.set_deadline(key, limit);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, key: u32, handshake: Box<Handshake>, bytes: Box<[u8]>) {
+        let (least, most) = self.settings.tls.hello_delay_ms;
+        if most == 0 {
+            return self.send_answer(key, handshake, bytes);
+        }
+        let delay = self.rng.random_range(least.min(most)..=most);
+        let at = Millis(self.now.0 + u64::from(delay));
+        self.set_state(key, State::Answering(Box::new((*handshake, bytes))));
+        self.set_deadline(key, at);
+    }
+
+    fn send_answer(&mut self, key: u32, handshake: Box<Handshake>, bytes: Box<[u8]>) {
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        session.state = State::Handshake(handshake);
+        let client = session.client;
+        self.engine.send_bytes(client, bytes);
+        let limit = self.now.after(self.settings.timeouts.inner_header);
+        self.set_deadline(key, limit);
+    }
+
+    /// No answer, ever; reads on until the client goes or its time is up.
+    fn refuse(&mut self, key: u32, refusal: Refusal) {
+        self.count_end(SessionEnd::Refused(refusal));
+        if let Some(session) = self.sessions.get(key as usize) {
+            tracing::debug!(from = %session.from, ?refusal, "not served");
+        }
+        self.set_state(key, State::Refused);
+    }
+
+    fn serve(&mut self, key: u32, accepted: Accepted) {
+        let user = accepted.user;
+        let Some(session) = self.sessions.get(key as usize) else {
+            return;
+        };
+        let from = session.from;
+        if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
+            row.current_connections += 1;
+            row.connections_total += 1;
+        }
+        self.sources.open(user, from, self.now);
+        self.core.sessions_current += 1;
+        self.dial(key, accepted);
+    }
+
+    fn set_state(&mut self, key: u32, state: State) {
+        if let Some(session) = self.sessions.get_mut(key as usize) {
+            session.state = state;
+        }
+    }
+
+    /// The phase of a session is over: its time is up.
+    pub(super) fn expired(&mut self, key: u32) {
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        if let State::Relay(_) = session.state {
+            return self.relay_expired(key);
+        }
+        if session.deadline > self.now {
+            return self.rearm(key);
+        }
+        match std::mem::replace(&mut session.state, State::Refused) {
+            State::Answering(waiting) => {
+                let (handshake, bytes) = *waiting;
+                self.send_answer(key, Box::new(handshake), bytes);
+            }
+            State::Handshake(handshake) => {
+                let end = if handshake.has_bytes() {
+                    SessionEnd::HandshakeTimeout {
+                        stage: handshake.stage(),
+                    }
+                } else {
+                    SessionEnd::FirstByteTimeout
+                };
+                self.end(key, end);
+            }
+            State::Dialing(dialing) => {
+                session.state = State::Dialing(dialing);
+                self.dial_expired(key);
+            }
+            State::Refused | State::Closing | State::Relay(_) => self.remove(key),
+        }
+    }
+
+    /// A client that is not relaying yet closed or broke off.
+    pub(super) fn client_left(&mut self, key: u32, broken: bool) {
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        match &mut session.state {
+            State::Handshake(handshake) => {
+                let stage = handshake.stage();
+                let any_bytes = handshake.has_bytes();
+                self.end(
+                    key,
+                    SessionEnd::ClosedEarly {
+                        stage,
+                        any_bytes,
+                        broken,
+                    },
+                );
+            }
+            State::Answering(waiting) => {
+                let stage = waiting.0.stage();
+                self.end(
+                    key,
+                    SessionEnd::ClosedEarly {
+                        stage,
+                        any_bytes: true,
+                        broken,
+                    },
+                );
+            }
+            State::Refused | State::Closing => self.remove(key),
+            State::Dialing(dialing) if !broken => dialing.client_ended = true,
+            State::Dialing(_) | State::Relay(_) => self.end(key, SessionEnd::Done),
+        }
+    }
+}

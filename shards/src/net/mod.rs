@@ -1,0 +1,14 @@
+//! The edge: joins engine and policy on glommio. Receives, asks policy, does what it says; holds
+//! no rule of its own.
+
+mod client;
+mod dial;
+mod mailbox;
+mod probing;
+mod relay;
+mod shard;
+mod sources;
+mod start;
+
+pub use self::mailbox::Mailbox;
+pub use self::start::{Plane, StartError, start};

@@ -1,0 +1,285 @@
+//! Bytes both ways: decrypted and encrypted in the buffer they came in, and sent from there.
+//!
+//! In fast mode the DC encrypts with the client's keys, so downlink bytes are not touched at all;
+//! FakeTLS only puts record headers around them (protocol.md 4.2, 6.10).
+
+use super::{
+    client::{Session, Side, State},
+    shard::Shard,
+};
+use crate::{
+    engine::{Buf, SocketId},
+    policy::{Millis, end::SessionEnd, handshake::Accepted, users::UserId},
+    proto::{
+        crypto::CtrStream,
+        faketls::record::{self, RecordReader},
+        obfuscated2::DcHeader,
+    },
+};
+
+/// A client and its DC.
+pub(super) struct Relay {
+    pub(super) dc: SocketId,
+    pub(super) user: UserId,
+    c2p: CtrStream,
+    p2d: CtrStream,
+    /// Downlink ciphers, DC first; none in fast mode.
+    down: Option<Box<(CtrStream, CtrStream)>>,
+    /// Set for FakeTLS.
+    records: Option<RecordReader>,
+    pub(super) last_active: Millis,
+    client_ended: bool,
+    dc_ended: bool,
+    /// Our end towards the client is sent; nothing more will be.
+    client_finished: bool,
+}
+
+impl Relay {
+    pub(super) fn new(accepted: &Accepted, header: &DcHeader, fast: bool, now: Millis) -> Self {
+        let down = (!fast).then(|| Box::new((header.d2p.clone(), accepted.keys.p2c())));
+        Self {
+            dc: SocketId::NONE,
+            user: accepted.user,
+            c2p: accepted.keys.c2p.clone(),
+            p2d: header.p2d.clone(),
+            down,
+            records: accepted.records,
+            last_active: now,
+            client_ended: false,
+            dc_ended: false,
+            client_finished: false,
+        }
+    }
+
+    /// From the client's keys to the DC's.
+    pub(super) fn encrypt_up(&mut self, bytes: &mut [u8]) {
+        both(&mut self.c2p, &mut self.p2d, bytes);
+    }
+
+    /// Turns received uplink bytes into what the DC gets; returns how many. `None`: the record
+    /// layer is broken. Sets `ended` when an alert says that nothing more will come.
+    pub(super) fn take_up(&mut self, buf: &mut Buf, ended: &mut bool) -> Option<usize> {
+        if let Some(records) = &mut self.records {
+            let compacted = records.compact(buf.bytes_mut()).ok()?;
+            buf.truncate(compacted.payload);
+            *ended |= compacted.ended;
+        }
+        self.encrypt_up(buf.bytes_mut());
+        Some(buf.len())
+    }
+}
+
+/// Two ciphers over the same bytes.
+fn both(first: &mut CtrStream, second: &mut CtrStream, bytes: &mut [u8]) {
+    CtrStream::apply_both(first, second, bytes);
+}
+
+impl Shard {
+    /// Uplink bytes of a relay.
+    pub(super) fn relay_up(&mut self, key: u32, mut buf: Buf) {
+        let Some(Session {
+            client,
+            state: State::Relay(relay),
+            ..
+        }) = self.sessions.get_mut(key as usize)
+        else {
+            return;
+        };
+        let mut ended = false;
+        relay.last_active = self.now;
+        let Some(len) = relay.take_up(&mut buf, &mut ended) else {
+            return self.end(key, SessionEnd::Done);
+        };
+        if relay.client_ended {
+            return;
+        }
+        let (client, dc, user) = (*client, relay.dc, relay.user);
+        if len > 0 {
+            self.engine.send(dc, buf);
+            if self.engine.queued(dc) > self.settings.plane.buffers.queue_bytes_max {
+                self.engine.pause(client);
+                self.engine.notify_writable(dc);
+                self.core.backpressure_total += 1;
+            }
+            self.count_up(user, len);
+        }
+        if ended {
+            self.client_ended(key);
+        }
+    }
+
+    /// Downlink bytes of a relay.
+    pub(super) fn relay_down(&mut self, key: u32, mut buf: Buf) {
+        let Some(Session {
+            client,
+            state: State::Relay(relay),
+            ..
+        }) = self.sessions.get_mut(key as usize)
+        else {
+            return;
+        };
+        if relay.dc_ended {
+            // Our end is said, or about to be: what was still on its way is too late.
+            return;
+        }
+        relay.last_active = self.now;
+        if let Some(down) = &mut relay.down {
+            both(&mut down.0, &mut down.1, buf.bytes_mut());
+        }
+        let (client, dc, user, len) = (*client, relay.dc, relay.user, buf.len());
+        if relay.records.is_some() {
+            self.engine.send_records(client, buf, record::header);
+        } else {
+            self.engine.send(client, buf);
+        }
+        if self.engine.queued(client) > self.settings.plane.buffers.queue_bytes_max {
+            self.engine.pause(dc);
+            self.engine.notify_writable(client);
+            self.core.backpressure_total += 1;
+        }
+        self.core.octets_to_client_total += len as u64;
+        if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
+            row.octets_to_client += len as u64;
+        }
+    }
+
+    /// Counts uplink payload.
+    pub(super) fn count_up(&mut self, user: UserId, len: usize) {
+        self.core.octets_from_client_total += len as u64;
+        if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
+            row.octets_from_client += len as u64;
+        }
+    }
+
+    /// A stalled side takes bytes again: its source is read again.
+    pub(super) fn writable(&mut self, key: u32, side: Side) {
+        let Some(Session {
+            client,
+            state: State::Relay(relay),
+            ..
+        }) = self.sessions.get(key as usize)
+        else {
+            return;
+        };
+        let source = if side == Side::Client {
+            if relay.dc_ended {
+                return;
+            }
+            relay.dc
+        } else {
+            *client
+        };
+        self.engine.resume(source);
+    }
+
+    /// The client will send no more: pass that on, and give the DC a while to finish.
+    pub(super) fn client_ended(&mut self, key: u32) {
+        let Some(Session {
+            state: State::Relay(relay),
+            ..
+        }) = self.sessions.get_mut(key as usize)
+        else {
+            return;
+        };
+        relay.client_ended = true;
+        let (dc, over) = (relay.dc, relay.client_finished);
+        if over {
+            return self.end(key, SessionEnd::Done);
+        }
+        self.engine.finish(dc);
+        let limit = self.now.after(self.settings.timeouts.half_close);
+        self.set_deadline(key, limit);
+    }
+
+    /// The DC will send no more: everything goes to the client, then the end.
+    pub(super) fn dc_ended(&mut self, key: u32) {
+        let Some(Session {
+            client,
+            state: State::Relay(relay),
+            ..
+        }) = self.sessions.get_mut(key as usize)
+        else {
+            return;
+        };
+        relay.dc_ended = true;
+        relay.last_active = self.now;
+        let client = *client;
+        if self.engine.finish(client) {
+            self.finished(key, Side::Client);
+        } else {
+            let idle = self.now.after(self.settings.timeouts.idle);
+            self.set_deadline(key, idle);
+        }
+    }
+
+    /// The DC broke off or takes nothing more: what it said so far still goes to the client.
+    pub(super) fn dc_failed(&mut self, key: u32) {
+        let Some(Session {
+            client,
+            state: State::Relay(relay),
+            ..
+        }) = self.sessions.get_mut(key as usize)
+        else {
+            return self.end(key, SessionEnd::Done);
+        };
+        let dc = std::mem::replace(&mut relay.dc, SocketId::NONE);
+        let told = relay.dc_ended;
+        // Nobody is waited for any more: the client is read, to hear of its end.
+        self.engine.resume(*client);
+        self.engine.close(dc);
+        if !told {
+            self.dc_ended(key);
+        }
+    }
+
+    /// Everything is sent to one side, and the end after it.
+    pub(super) fn finished(&mut self, key: u32, side: Side) {
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        let State::Relay(relay) = &mut session.state else {
+            // The few bytes of a refusal are out.
+            return self.remove(key);
+        };
+        if side != Side::Client {
+            return;
+        }
+        relay.client_finished = true;
+        if relay.client_ended {
+            return self.end(key, SessionEnd::Done);
+        }
+        let limit = self.now.after(self.settings.timeouts.half_close);
+        self.set_deadline(key, limit);
+    }
+
+    /// A relay's time is up, or its lazily moved deadline came.
+    pub(super) fn relay_expired(&mut self, key: u32) {
+        let idle = self.settings.timeouts.idle;
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        let State::Relay(relay) = &mut session.state else {
+            return;
+        };
+        let closing = relay.client_ended || relay.dc_ended;
+        if !closing || (relay.dc_ended && !relay.client_finished) {
+            // Bytes may still flow: only silence ends it.
+            session.deadline = relay.last_active.after(idle);
+        }
+        if session.deadline > self.now {
+            return self.rearm(key);
+        }
+        if !closing || relay.client_finished || relay.dc_ended {
+            let end = if closing {
+                SessionEnd::Done
+            } else {
+                SessionEnd::Idle
+            };
+            return self.end(key, end);
+        }
+        // The client ended and the DC had its while: what it said so far still goes out.
+        let dc = relay.dc;
+        self.engine.pause(dc);
+        self.dc_ended(key);
+    }
+}

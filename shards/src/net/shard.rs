@@ -1,0 +1,449 @@
+//! One shard: its state, its turn, its timers and its mailbox.
+
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use async_channel::Receiver;
+use glommio::io::PollableFd;
+use rand::{SeedableRng, rngs::StdRng};
+use slab::Slab;
+
+use super::{
+    client::{Session, Side, State, owner, unpack},
+    probing::Probing,
+    sources::Sources,
+};
+use crate::{
+    control::{Command, ShardSnapshot},
+    counters::{
+        BadClass, CoreCounters, FailureClass, FailureStage, UpstreamCounters, UserCounters,
+    },
+    engine::{Engine, Event, SocketId},
+    keys::KeyPool,
+    policy::{
+        Millis,
+        end::SessionEnd,
+        replay::ReplayStore,
+        timer::Timers,
+        upstream::Upstream,
+        users::{Hints, UserId, UserTable},
+    },
+    settings::{Parking, Settings},
+};
+
+/// Everything one core owns. Plain data: nobody else touches it.
+pub(super) struct Shard {
+    pub(super) index: usize,
+    pub(super) settings: Rc<Settings>,
+    pub(super) engine: Engine,
+    pub(super) users: Arc<UserTable>,
+    pub(super) replay: Arc<ReplayStore>,
+    pub(super) sessions: Slab<Session>,
+    pub(super) sources: Sources,
+    pub(super) hints: Hints,
+    pub(super) upstream: Upstream,
+    pub(super) probing: Probing,
+    pub(super) core: CoreCounters,
+    pub(super) upstream_counters: UpstreamCounters,
+    pub(super) user_rows: Vec<UserCounters>,
+    pub(super) unknown_dcs: HashSet<i16>,
+    pub(super) rng: StdRng,
+    pub(super) keys: KeyPool,
+    pub(super) now: Millis,
+    pub(super) now_unix: u64,
+    bad_by_class: [u64; BadClass::COUNT],
+    failures_by_class: [u64; FailureClass::COUNT],
+    failures_by_stage: [u64; FailureStage::COUNT],
+    started: Instant,
+    timers: Timers,
+    timer_set: Option<Millis>,
+    listeners: Vec<SocketId>,
+    /// Listeners that ran out of descriptors, and when they are tried again.
+    resting: Vec<(SocketId, Millis)>,
+    mailbox: Receiver<Command>,
+    /// Set while draining: when the rest is closed.
+    drain_until: Option<Millis>,
+    stopping: bool,
+}
+
+/// What a shard is made from; the parts that cross threads.
+pub(super) struct Parts {
+    pub(super) index: usize,
+    pub(super) settings: Settings,
+    pub(super) users: Arc<UserTable>,
+    pub(super) replay: Arc<ReplayStore>,
+}
+
+/// Pause after accepting ran out of descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+impl Shard {
+    /// A shard around an engine that already listens.
+    pub(super) fn new(
+        parts: Parts,
+        engine: Engine,
+        listeners: Vec<SocketId>,
+        mailbox: Receiver<Command>,
+    ) -> Self {
+        let users = parts.users.len();
+        let mut rng: StdRng = rand::make_rng();
+        let keys = KeyPool::new(&mut rng);
+        let mut shard = Self {
+            index: parts.index,
+            probing: Probing::new(&parts.settings, parts.index),
+            settings: Rc::new(parts.settings),
+            engine,
+            users: parts.users,
+            replay: parts.replay,
+            sessions: Slab::new(),
+            sources: Sources::default(),
+            hints: Hints::default(),
+            upstream: Upstream::default(),
+            core: CoreCounters::default(),
+            upstream_counters: UpstreamCounters::default(),
+            user_rows: vec![UserCounters::default(); users],
+            unknown_dcs: HashSet::new(),
+            rng: StdRng::from_rng(&mut rng),
+            keys,
+            now: Millis(0),
+            now_unix: 0,
+            bad_by_class: [0; BadClass::COUNT],
+            failures_by_class: [0; FailureClass::COUNT],
+            failures_by_stage: [0; FailureStage::COUNT],
+            started: Instant::now(),
+            timers: Timers::default(),
+            timer_set: None,
+            listeners,
+            resting: Vec::new(),
+            mailbox,
+            drain_until: None,
+            stopping: false,
+        };
+        shard.tell_time();
+        shard
+    }
+
+    /// Runs until the shard is told to stop and has nothing left to do.
+    ///
+    /// # Errors
+    /// The ring broke: the shard is lost.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        let parking = self.settings.plane.parking;
+        let spin = self.settings.plane.spin;
+        let ring = PollableFd::new(RingFd(self.engine.ring_fd())).map_err(io::Error::other)?;
+        self.start_probing();
+        self.set_next_timer();
+        loop {
+            if !spin.is_zero() {
+                self.spin(spin);
+            }
+            self.engine.enter(parking == Parking::Ring)?;
+            self.tell_time();
+            let mut idle = true;
+            while let Some(event) = self.engine.next_event() {
+                idle = false;
+                self.handle(event);
+            }
+            self.run_timers();
+            if self.is_done() {
+                return Ok(());
+            }
+            if parking == Parking::Executor {
+                if idle && !self.engine.is_ready() {
+                    ring.readable().await.map_err(io::Error::other)?;
+                } else {
+                    glommio::yield_if_needed().await;
+                }
+            }
+        }
+    }
+
+    fn spin(&mut self, limit: Duration) {
+        let until = Instant::now() + limit;
+        while !self.engine.is_ready() && Instant::now() < until {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn tell_time(&mut self) {
+        self.now = Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.now_unix = unix.map_or(0, |since| since.as_secs());
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Received { owner, buf } => match unpack(owner) {
+                (key, Side::Dc) => self.relay_down(key, buf),
+                (key, Side::Client) => self.client_bytes(key, buf),
+                (_, Side::Probe) => drop(buf),
+            },
+            Event::Accepted { socket } => self.accepted(socket),
+            Event::AcceptFailed { listener, errno } => self.rest(listener, errno),
+            Event::Connected { owner, socket } => match unpack(owner) {
+                (key, Side::Probe) => self.probe_answered(key, socket),
+                (key, _) => self.dc_connected(key, socket),
+            },
+            Event::ConnectFailed { owner, errno } => match unpack(owner) {
+                (key, Side::Probe) => self.probe_failed(key),
+                (key, _) => self.dc_refused(key, errno),
+            },
+            Event::Ended { owner } => match unpack(owner) {
+                (key, Side::Client) => self.client_eof(key),
+                (key, Side::Dc) => self.dc_ended(key),
+                (_, Side::Probe) => {}
+            },
+            Event::Failed { owner, errno } => {
+                let (key, side) = unpack(owner);
+                tracing::trace!(?side, error = %io::Error::from_raw_os_error(errno), "broken off");
+                match side {
+                    Side::Client => self.client_left(key, true),
+                    Side::Dc => self.dc_failed(key),
+                    Side::Probe => {}
+                }
+            }
+            Event::Writable { owner } => {
+                let (key, side) = unpack(owner);
+                self.writable(key, side);
+            }
+            Event::Finished { owner } => {
+                let (key, side) = unpack(owner);
+                self.finished(key, side);
+            }
+            Event::Timer => self.timer_set = None,
+            Event::Doorbell => self.read_mail(),
+        }
+    }
+
+    fn client_bytes(&mut self, key: u32, buf: crate::engine::Buf) {
+        match self
+            .sessions
+            .get(key as usize)
+            .map(|session| &session.state)
+        {
+            Some(State::Relay(_)) => self.relay_up(key, buf),
+            Some(State::Dialing(_)) => self.dialing_bytes(key, buf),
+            Some(_) => self.handshake_bytes(key, buf),
+            None => {}
+        }
+    }
+
+    fn client_eof(&mut self, key: u32) {
+        match self
+            .sessions
+            .get(key as usize)
+            .map(|session| &session.state)
+        {
+            Some(State::Relay(_)) => self.client_ended(key),
+            _ => self.client_left(key, false),
+        }
+    }
+
+    /// Moves a session's deadline and makes sure that it is kept.
+    pub(super) fn set_deadline(&mut self, key: u32, deadline: Millis) {
+        if let Some(session) = self.sessions.get_mut(key as usize) {
+            session.deadline = deadline;
+            self.timers.arm(&mut session.armed, key, deadline);
+        }
+    }
+
+    /// Puts a session's present deadline into the heap.
+    pub(super) fn rearm(&mut self, key: u32) {
+        if let Some(session) = self.sessions.get_mut(key as usize) {
+            let deadline = session.deadline;
+            self.timers.arm(&mut session.armed, key, deadline);
+        }
+    }
+
+    fn run_timers(&mut self) {
+        while let Some((at, key)) = self.timers.pop(self.now) {
+            let live = self
+                .sessions
+                .get_mut(key as usize)
+                .is_some_and(|s| s.armed.spend(at));
+            if live {
+                self.expired(key);
+            }
+        }
+        self.tidy_timers();
+        self.run_probes();
+        self.wake_listeners();
+        if self.drain_until.is_some_and(|until| until <= self.now) {
+            self.close_all();
+        }
+        self.set_next_timer();
+    }
+
+    /// Connections that are gone leave their entry behind: under churn these would be most.
+    fn tidy_timers(&mut self) {
+        const SPARE: usize = 4096;
+        if self.timers.len() > SPARE + 4 * self.sessions.len() {
+            let sessions = &self.sessions;
+            self.timers.retain(|at, key| {
+                sessions
+                    .get(key as usize)
+                    .is_some_and(|session| session.armed.is(at))
+            });
+        }
+    }
+
+    fn set_next_timer(&mut self) {
+        let resting = self.resting.iter().map(|(_, at)| *at).min();
+        let candidates = [
+            self.timers.next(),
+            resting,
+            self.drain_until,
+            self.probing.next(),
+        ];
+        let Some(next) = candidates.into_iter().flatten().min() else {
+            return;
+        };
+        if self.timer_set.is_none_or(|set| set > next) {
+            self.timer_set = Some(next);
+            // At least a millisecond: the clock here is cut to whole ones.
+            self.engine
+                .set_timer(Duration::from_millis(next.since(self.now).max(1)));
+        }
+    }
+
+    fn rest(&mut self, listener: SocketId, errno: i32) {
+        if self.core.accept_errors_total.is_power_of_two() || self.core.accept_errors_total == 0 {
+            let error = io::Error::from_raw_os_error(errno);
+            tracing::warn!(%error, "cannot accept; raise `ulimit -n` or LimitNOFILE if this lasts");
+        }
+        self.core.accept_errors_total += 1;
+        self.resting.push((listener, self.now.after(ACCEPT_REST)));
+    }
+
+    fn wake_listeners(&mut self) {
+        let now = self.now;
+        let engine = &mut self.engine;
+        self.resting.retain(|(listener, at)| {
+            let due = *at <= now;
+            if due {
+                engine.accept(*listener);
+            }
+            !due
+        });
+    }
+
+    fn read_mail(&mut self) {
+        while let Ok(command) = self.mailbox.try_recv() {
+            match command {
+                // An asker that has given up is no concern of ours.
+                Command::Snapshot { reply } => drop(reply.try_send(self.snapshot())),
+                Command::Drain => self.drain(),
+                Command::Stop => self.close_all(),
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        for listener in self.listeners.drain(..) {
+            self.engine.close(listener);
+        }
+        self.resting.clear();
+        self.probing.stop();
+        self.drain_until = Some(self.now.after(self.settings.plane.drain));
+    }
+
+    fn close_all(&mut self) {
+        self.drain();
+        self.drain_until = None;
+        self.stopping = true;
+        let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end(u32::try_from(key).unwrap_or(u32::MAX), SessionEnd::Shutdown);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.stopping || (self.drain_until.is_some() && self.sessions.is_empty())
+    }
+
+    /// Counts how a connection ended; once for each.
+    pub(super) fn count_end(&mut self, end: SessionEnd) {
+        if let Some(class) = end.bad_class() {
+            self.core.connections_bad_total += 1;
+            self.bad_by_class[class as usize] += 1;
+        }
+        if let Some((class, stage)) = end.failure() {
+            self.failures_by_class[class as usize] += 1;
+            self.failures_by_stage[stage as usize] += 1;
+        }
+        self.core.handshake_timeouts_total += u64::from(end.is_handshake_timeout());
+        self.core.sessions_idle_closed_total += u64::from(end == SessionEnd::Idle);
+        self.core.internal_errors_total += u64::from(end == SessionEnd::Internal);
+    }
+
+    /// Counts the end and closes both sockets.
+    pub(super) fn end(&mut self, key: u32, end: SessionEnd) {
+        self.count_end(end);
+        self.remove(key);
+    }
+
+    /// Closes what a session holds and forgets it.
+    pub(super) fn remove(&mut self, key: u32) {
+        let Some(session) = self.sessions.try_remove(key as usize) else {
+            return;
+        };
+        self.engine.close(session.client);
+        self.core.connections_current -= 1;
+        let (dc, user) = match &session.state {
+            State::Relay(relay) => (relay.dc, relay.user),
+            State::Dialing(dialing) => (dialing.socket(), dialing.relay().user),
+            State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => return,
+        };
+        self.engine.close(dc);
+        self.core.sessions_current -= 1;
+        self.leave(user, &session);
+    }
+
+    fn leave(&mut self, user: UserId, session: &Session) {
+        if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
+            row.current_connections = row.current_connections.saturating_sub(1);
+        }
+        let window = self.settings.plane.ip_window;
+        self.sources.close(user, session.from, self.now, window);
+    }
+
+    fn snapshot(&mut self) -> ShardSnapshot {
+        let stats = self.engine.stats();
+        let mut core = self.core;
+        core.buffers_exhausted_total = stats.starved;
+        core.spilled_bytes_total = stats.spilled_bytes;
+        ShardSnapshot {
+            shard: self.index,
+            core,
+            upstream: self.upstream_counters,
+            bad_by_class: self.bad_by_class,
+            failures_by_class: self.failures_by_class,
+            failures_by_stage: self.failures_by_stage,
+            users: self.user_rows.clone(),
+            user_ips: self.sources.rows(self.now, self.settings.plane.ip_window),
+            upstreams: vec![self.upstream.row(self.now)],
+            accepting: !self.listeners.is_empty(),
+            ..ShardSnapshot::default()
+        }
+    }
+
+    /// A probe's owner key for the engine.
+    pub(super) fn probe_owner(key: u32) -> crate::engine::Owner {
+        owner(key, Side::Probe)
+    }
+}
+
+/// The ring's descriptor, lent to the executor's poll.
+struct RingFd(RawFd);
+
+impl AsRawFd for RingFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}

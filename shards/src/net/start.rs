@@ -1,0 +1,361 @@
+//! Starting the plane: listeners, executors, and who is told when one of them ends.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use async_channel::{Receiver, Sender};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use thiserror::Error;
+
+use super::{
+    mailbox::Mailbox,
+    shard::{Parts, Shard},
+};
+use crate::{
+    control::PlaneEvent,
+    engine::{
+        Engine, EngineSettings, ListenOptions, check_free, listen, needs_program, probe::explain,
+        steer_by_cpu,
+    },
+    policy::{replay::ReplayStore, users::UserTable},
+    settings::{ListenerSettings, Settings},
+};
+
+/// The running data plane.
+pub struct Plane {
+    shards: Vec<(Mailbox, ExecutorJoinHandle<()>)>,
+    addrs: Vec<SocketAddr>,
+    events: Receiver<PlaneEvent>,
+}
+
+/// Why the plane did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A listening address is not to be had.
+    #[error("cannot listen on {addr}: {advice}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The reason and what to do.
+        advice: String,
+    },
+    /// A shard could not be set up.
+    #[error("shard {shard} on core {core} cannot start: {advice}")]
+    Shard {
+        /// Its number.
+        shard: usize,
+        /// Its core.
+        core: usize,
+        /// The reason and what to do.
+        advice: String,
+    },
+}
+
+/// Memory glommio sets aside for storage I/O, which a proxy never does; its least.
+const EXECUTOR_IO_MEMORY: usize = 64 << 10;
+/// Operations of the executor's own rings; ours are on another.
+const EXECUTOR_RING_DEPTH: usize = 16;
+
+/// Binds every listener for every shard, then starts one pinned executor per core; returns once
+/// all of them accept.
+///
+/// # Errors
+/// [`StartError`]; whatever was started is stopped again.
+pub fn start(settings: Settings) -> Result<Plane, StartError> {
+    let (sockets, addrs) = bind_all(&settings)?;
+    let replay = Arc::new(ReplayStore::new(
+        settings.replay.entries,
+        settings.replay.window,
+    ));
+    let users = Arc::new(UserTable::new(&settings.users));
+    let (tell, events) = async_channel::unbounded();
+    let mut plane = Plane {
+        shards: Vec::new(),
+        addrs,
+        events,
+    };
+    for (shard, (core, sockets)) in settings.plane.cores.iter().zip(sockets).enumerate() {
+        let parts = Parts {
+            index: shard,
+            settings: settings.clone(),
+            users: Arc::clone(&users),
+            replay: Arc::clone(&replay),
+        };
+        match spawn(parts, *core, sockets, tell.clone()) {
+            Ok(started) => plane.shards.push(started),
+            Err(advice) => {
+                plane.stop();
+                plane.join();
+                return Err(StartError::Shard {
+                    shard,
+                    core: *core,
+                    advice,
+                });
+            }
+        }
+    }
+    // Nobody is told of a start that has failed, so this comes last.
+    drop(tell.try_send(PlaneEvent::Listening));
+    Ok(plane)
+}
+
+impl Plane {
+    /// One mailbox per shard, in shard order.
+    #[must_use]
+    pub fn mailboxes(&self) -> Vec<Mailbox> {
+        self.shards
+            .iter()
+            .map(|(mailbox, _)| mailbox.clone())
+            .collect()
+    }
+
+    /// Addresses that are listened on, ports filled in; in the order of the settings.
+    #[must_use]
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// What the plane tells of itself.
+    #[must_use]
+    pub fn events(&self) -> Receiver<PlaneEvent> {
+        self.events.clone()
+    }
+
+    /// Tells every shard to close all and end.
+    pub fn stop(&self) {
+        for (mailbox, _) in &self.shards {
+            mailbox.post(crate::control::Command::Stop);
+        }
+    }
+
+    /// Waits until every shard has ended.
+    pub fn join(self) {
+        for (_, executor) in self.shards {
+            // How a shard ended was told as an event.
+            drop(executor.join());
+        }
+    }
+}
+
+/// One socket per listener and shard; listeners of one address are bound in shard order, which is
+/// the order the steering program counts in.
+fn bind_all(settings: &Settings) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), StartError> {
+    let shards = settings.plane.cores.len();
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut addrs = Vec::new();
+    // All before the first is bound: our own listeners may overlap.
+    for ListenerSettings { addr, .. } in &settings.listeners {
+        wait_until_free(*addr).map_err(|error| cannot_listen(*addr, &error))?;
+    }
+    for listener in &settings.listeners {
+        let options = ListenOptions {
+            backlog: listener.backlog,
+            keepalive: settings.timeouts.keepalive,
+            user_timeout: settings.timeouts.client_ack,
+        };
+        let mut addr = listener.addr;
+        for sockets in &mut sockets {
+            let socket = bind(addr, options)?;
+            // Port 0: the first one picks, the others follow.
+            addr = local_addr(&socket).unwrap_or(addr);
+            sockets.push(socket);
+        }
+        let last = sockets.last().and_then(|sockets| sockets.last());
+        if let Some(last) = last
+            && needs_program(settings.plane.steering)
+        {
+            steer_by_cpu(last.as_raw_fd(), &settings.plane.cores)
+                .map_err(|error| cannot_listen(addr, &error))?;
+        }
+        addrs.push(addr);
+    }
+    Ok((sockets, addrs))
+}
+
+/// A listener on a ring outlives its process for a moment, because the kernel takes rings apart in
+/// the background: a start right after a crash must not fail for that.
+fn wait_until_free(addr: SocketAddr) -> io::Result<()> {
+    let limit = Instant::now() + PORT_PATIENCE;
+    loop {
+        match check_free(addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < limit => {
+                // The process's first thread; no executor runs yet.
+                thread::park_timeout(PORT_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Rings were seen to take a few milliseconds.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_PAUSE: Duration = Duration::from_millis(5);
+
+fn bind(addr: SocketAddr, options: ListenOptions) -> Result<OwnedFd, StartError> {
+    listen(addr, options).map_err(|error| cannot_listen(addr, &error))
+}
+
+fn cannot_listen(addr: SocketAddr, error: &io::Error) -> StartError {
+    StartError::Listen {
+        addr,
+        advice: advise(error, addr),
+    }
+}
+
+fn local_addr(socket: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(socket)
+        .local_addr()
+        .ok()?
+        .as_socket()
+}
+
+fn advise(error: &io::Error, addr: SocketAddr) -> String {
+    let port = addr.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("port {port} is taken; see who has it with `ss -ltnp sport = :{port}`")
+        }
+        io::ErrorKind::PermissionDenied => String::from(
+            "ports below 1024 need a capability: `setcap cap_net_bind_service=+ep <pinnace>`, or \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in the service file",
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!(
+                "{} is no address of this host; `ip addr` lists them",
+                addr.ip()
+            )
+        }
+        _ => explain(error),
+    }
+}
+
+type Started = (Mailbox, ExecutorJoinHandle<()>);
+
+fn spawn(
+    parts: Parts,
+    core: usize,
+    sockets: Vec<OwnedFd>,
+    tell: Sender<PlaneEvent>,
+) -> Result<Started, String> {
+    let (ready, outcome) = async_channel::bounded::<Result<Mailbox, String>>(1);
+    let executor = LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(&format!("shard-{}", parts.index))
+        .io_memory(EXECUTOR_IO_MEMORY)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        .spawn(move || async move {
+            let mut watch = Watch {
+                shard: parts.index,
+                tell: Some(tell),
+            };
+            match set_up(parts, sockets) {
+                Ok((shard, mailbox)) => {
+                    drop(ready.try_send(Ok(mailbox)));
+                    watch.done(shard.run().await);
+                }
+                Err(error) => {
+                    drop(ready.try_send(Err(explain(&error))));
+                    watch.tell = None;
+                }
+            }
+        })
+        .map_err(|error| error.to_string())?;
+    match outcome.recv_blocking() {
+        Ok(Ok(mailbox)) => Ok((mailbox, executor)),
+        Ok(Err(advice)) => Err(advice),
+        Err(_) => Err(match executor.join() {
+            Ok(()) => "it ended at once".to_owned(),
+            Err(error) => error.to_string(),
+        }),
+    }
+}
+
+fn set_up(parts: Parts, sockets: Vec<OwnedFd>) -> io::Result<(Shard, Mailbox)> {
+    let plane = &parts.settings.plane;
+    let mut engine = Engine::new(EngineSettings {
+        buffers: plane.buffers,
+        parking: plane.parking,
+        keepalive: parts.settings.timeouts.keepalive,
+    })?;
+    let listeners = sockets
+        .into_iter()
+        .map(|socket| engine.add_listener(socket))
+        .collect();
+    let (mailbox, commands) = Mailbox::new(engine.doorbell());
+    Ok((Shard::new(parts, engine, listeners, commands), mailbox))
+}
+
+/// Tells the process how its shard ended, also when it panicked.
+struct Watch {
+    shard: usize,
+    tell: Option<Sender<PlaneEvent>>,
+}
+
+impl Watch {
+    fn done(&mut self, outcome: io::Result<()>) {
+        let shard = self.shard;
+        let event = match outcome {
+            Ok(()) => PlaneEvent::ShardDone { shard },
+            Err(error) => PlaneEvent::ShardDied {
+                shard,
+                reason: error.to_string(),
+            },
+        };
+        self.send(event);
+    }
+
+    fn send(&mut self, event: PlaneEvent) {
+        if let Some(tell) = self.tell.take() {
+            // The process is not listening any more: it is going down already.
+            drop(tell.try_send(event));
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let shard = self.shard;
+        self.send(PlaneEvent::ShardDied {
+            shard,
+            reason: "it panicked, see above".to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(end: impl FnOnce(Watch)) -> PlaneEvent {
+        let (tell, events) = async_channel::unbounded();
+        end(Watch {
+            shard: 3,
+            tell: Some(tell),
+        });
+        let event = events.try_recv().expect("an end is told");
+        assert!(events.try_recv().is_err(), "and told once");
+        event
+    }
+
+    #[test]
+    fn process_is_told_how_a_shard_ended() {
+        let done = told(|mut watch| watch.done(Ok(())));
+        assert_eq!(done, PlaneEvent::ShardDone { shard: 3 });
+        let broken = told(|mut watch| watch.done(Err(io::Error::other("ring broke"))));
+        let reason = "ring broke".to_owned();
+        assert_eq!(broken, PlaneEvent::ShardDied { shard: 3, reason });
+        let gone = told(|watch| {
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                let _watch = watch;
+                panic!("a shard panics");
+            }));
+            assert!(panicked.is_err());
+        });
+        assert!(matches!(gone, PlaneEvent::ShardDied { shard: 3, .. }));
+    }
+}

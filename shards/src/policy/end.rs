@@ -1,0 +1,146 @@
+//! How a client connection ended, and which counters that ends in.
+
+use crate::{
+    counters::{BadClass, FailureClass, FailureStage},
+    proto::faketls::client_hello::HelloError,
+};
+
+/// Every way a client connection can end; each connection has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionEnd {
+    /// The client closed, or broke off, before it was known.
+    ClosedEarly {
+        stage: FailureStage,
+        any_bytes: bool,
+        broken: bool,
+    },
+    /// Nothing came within the first-byte limit.
+    FirstByteTimeout,
+    /// It was not known within the handshake limit.
+    HandshakeTimeout { stage: FailureStage },
+    /// A stranger, or a client that may not: see [`Refusal`].
+    Refused(Refusal),
+    /// No address of its DC could be reached.
+    DcUnreachable,
+    /// Its DC is unknown and policy refuses.
+    UnknownDc,
+    /// A relay ended by one of its sides.
+    Done,
+    /// A relay with nothing in either direction for too long.
+    Idle,
+    /// The process is going down.
+    Shutdown,
+    /// An invariant was broken; counted, never expected.
+    Internal,
+}
+
+/// Why a connection is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// First bytes are neither TLS nor obfuscated2.
+    NotOurs,
+    /// A TLS record that is no acceptable hello.
+    TlsMalformed(HelloError),
+    /// No secret fits the hello.
+    TlsDigest,
+    /// The digest fits, the clock does not.
+    TlsSkew { skew_secs: i64 },
+    /// The digest fits and was seen before.
+    TlsReplay,
+    /// The digest fits, the SNI is not ours.
+    TlsUnknownSni,
+    /// Behind the ServerHello came something else than a header of this user's.
+    TlsInner,
+    /// The inner header fits, but its mode is not allowed inside FakeTLS.
+    TlsInnerMode,
+    /// No secret fits the header.
+    ObfuscatedAuth,
+    /// A secret fits, but its mode is off.
+    ObfuscatedMode,
+    /// The header was seen before.
+    ObfuscatedReplay,
+}
+
+impl SessionEnd {
+    /// The label in `connections_bad_by_class`; `None` for clients that were ours.
+    pub(crate) fn bad_class(self) -> Option<BadClass> {
+        match self {
+            Self::ClosedEarly { .. } => Some(BadClass::ClosedEarly),
+            Self::FirstByteTimeout | Self::HandshakeTimeout { .. } => Some(BadClass::Timeout),
+            Self::Refused(refusal) => Some(refusal.bad_class()),
+            Self::UnknownDc => Some(BadClass::UnknownDc),
+            Self::DcUnreachable | Self::Done | Self::Idle | Self::Shutdown | Self::Internal => None,
+        }
+    }
+
+    /// What went wrong in the handshake and where; `None` when it did not fail there.
+    pub(crate) fn failure(self) -> Option<(FailureClass, FailureStage)> {
+        match self {
+            Self::ClosedEarly {
+                any_bytes: false, ..
+            } => None,
+            Self::ClosedEarly {
+                stage,
+                broken: true,
+                ..
+            } => Some((FailureClass::SocketError, stage)),
+            Self::ClosedEarly {
+                stage,
+                broken: false,
+                ..
+            } => Some((FailureClass::PeerClosed, stage)),
+            Self::HandshakeTimeout { stage } => Some((FailureClass::Timeout, stage)),
+            Self::Refused(refusal) => Some(refusal.failure()),
+            Self::FirstByteTimeout
+            | Self::DcUnreachable
+            | Self::UnknownDc
+            | Self::Done
+            | Self::Idle
+            | Self::Shutdown
+            | Self::Internal => None,
+        }
+    }
+
+    /// Counted in `handshake_timeouts_total`.
+    pub(crate) fn is_handshake_timeout(self) -> bool {
+        matches!(self, Self::HandshakeTimeout { .. })
+    }
+}
+
+impl Refusal {
+    fn bad_class(self) -> BadClass {
+        match self {
+            Self::NotOurs => BadClass::NotOurs,
+            Self::TlsMalformed(_) => BadClass::TlsMalformed,
+            Self::TlsDigest => BadClass::TlsDigest,
+            Self::TlsSkew { .. } => BadClass::TlsSkew,
+            Self::TlsReplay => BadClass::TlsReplay,
+            Self::TlsUnknownSni => BadClass::TlsUnknownSni,
+            Self::TlsInner | Self::TlsInnerMode => BadClass::TlsInner,
+            Self::ObfuscatedAuth | Self::ObfuscatedMode => BadClass::ObfuscatedAuth,
+            Self::ObfuscatedReplay => BadClass::ObfuscatedReplay,
+        }
+    }
+
+    fn failure(self) -> (FailureClass, FailureStage) {
+        match self {
+            Self::NotOurs => (FailureClass::Malformed, FailureStage::FirstPacketPrelude),
+            Self::TlsMalformed(_) => (FailureClass::Malformed, FailureStage::TlsClienthelloBody),
+            Self::TlsDigest => (FailureClass::AuthFailed, FailureStage::TlsCore),
+            Self::TlsSkew { .. } => (FailureClass::ClockSkew, FailureStage::TlsCore),
+            Self::TlsReplay => (FailureClass::Replay, FailureStage::TlsCore),
+            Self::TlsUnknownSni => (FailureClass::UnknownSni, FailureStage::TlsCore),
+            Self::TlsInner => (
+                FailureClass::Malformed,
+                FailureStage::TlsPostServerhelloMtproto,
+            ),
+            Self::TlsInnerMode => (
+                FailureClass::ModeDisabled,
+                FailureStage::TlsPostServerhelloMtproto,
+            ),
+            Self::ObfuscatedAuth => (FailureClass::AuthFailed, FailureStage::DirectMtproto),
+            Self::ObfuscatedMode => (FailureClass::ModeDisabled, FailureStage::DirectMtproto),
+            Self::ObfuscatedReplay => (FailureClass::Replay, FailureStage::DirectMtproto),
+        }
+    }
+}

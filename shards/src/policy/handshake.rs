@@ -1,0 +1,341 @@
+//! A client from its first byte until it is known: whose secret it holds and which DC it wants.
+//!
+//! ```text
+//!   Prelude ──> Hello ──answer──> Inner ──> accepted
+//!      └──────> Header ───────────────────> accepted       (refused from any of them)
+//! ```
+//!
+//! Source: protocol.md 3, 6, 7.2.
+
+use std::net::IpAddr;
+
+use super::{
+    end::Refusal,
+    replay::{KeyKind, ReplayStore, Seen},
+    users::{Hints, UserId, UserTable},
+};
+use crate::{
+    counters::FailureStage,
+    proto::{
+        crypto::HmacKey,
+        faketls::{
+            client_hello::{
+                HelloError, HelloFields, check_skew, hello_len, parse_fields, replay_key, verify,
+                zero_random,
+            },
+            record::RecordReader,
+            server_hello::{Answer, Group, answer},
+        },
+        obfuscated2::{self, ClientKeys, HEADER_BYTES, Opening},
+        sniff::{Sniffed, sniff},
+    },
+    settings::{Modes, TlsSettings, UnknownSni},
+};
+
+/// One client that is not known yet.
+#[derive(Debug, Default)]
+pub(crate) struct Handshake {
+    /// What was read and not used up; at most a hello, or a header and what came with it.
+    seen: Vec<u8>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Phase {
+    /// Too few bytes to tell what it is.
+    #[default]
+    Prelude,
+    /// A ClientHello is coming in.
+    Hello,
+    /// A plain obfuscated2 header is coming in.
+    Header,
+    /// The hello was accepted and answered; records with the inner header follow.
+    Inner { user: UserId, records: RecordReader },
+}
+
+/// What a handshake looks at; lent for one call.
+pub(crate) struct Context<'a> {
+    pub(crate) modes: Modes,
+    pub(crate) tls: &'a TlsSettings,
+    pub(crate) users: &'a UserTable,
+    pub(crate) hints: &'a mut Hints,
+    pub(crate) replay: &'a ReplayStore,
+    pub(crate) from: IpAddr,
+    pub(crate) now_unix: u64,
+    /// Fills with unguessable bytes.
+    pub(crate) random: &'a mut dyn FnMut(&mut [u8]),
+    /// Makes an X25519 public key.
+    pub(crate) public_key: &'a mut dyn FnMut() -> [u8; 32],
+    /// Replay keys forgotten before their time; added to.
+    pub(crate) evicted_early: &'a mut u64,
+}
+
+/// What is to be done next.
+pub(crate) enum Progress {
+    /// Wait for more bytes.
+    More,
+    /// Send this in one write, then wait for more.
+    Answer(Box<[u8]>),
+    /// The client is known; the handshake is over.
+    Accepted(Box<Accepted>),
+    /// Not one of ours: no answer, read on and discard.
+    Refused(Refusal),
+    /// Close without an answer, or after these bytes.
+    Close(Refusal, &'static [u8]),
+}
+
+/// A client that is known.
+pub(crate) struct Accepted {
+    pub(crate) user: UserId,
+    pub(crate) opening: Opening,
+    pub(crate) keys: ClientKeys,
+    /// Set for FakeTLS: where the reader of its records stands.
+    pub(crate) records: Option<RecordReader>,
+    /// What came behind the header, records already removed, still encrypted.
+    pub(crate) early: Vec<u8>,
+    /// An alert came behind it: nothing more will.
+    pub(crate) ended: bool,
+}
+
+/// More than a hello, or a header with the first flight of a client that does not wait.
+const SEEN_BYTES_MAX: usize = 5 + 16_384;
+
+impl Handshake {
+    /// Takes what the client sent.
+    pub(crate) fn receive(&mut self, bytes: &[u8], ctx: &mut Context<'_>) -> Progress {
+        if let Phase::Inner { user, records } = &mut self.phase {
+            let (user, mut reader) = (*user, *records);
+            let from = self.seen.len();
+            self.seen.extend_from_slice(bytes);
+            let tail = self.seen.get_mut(from..).unwrap_or_default();
+            let Ok(compacted) = reader.compact(tail) else {
+                return Progress::Close(Refusal::TlsInner, &[]);
+            };
+            self.seen.truncate(from + compacted.payload);
+            self.phase = Phase::Inner {
+                user,
+                records: reader,
+            };
+            return self.inner(user, reader, compacted.ended, ctx);
+        }
+        self.seen.extend_from_slice(bytes);
+        self.go_on(ctx)
+    }
+
+    /// Whether anything came yet.
+    pub(crate) fn has_bytes(&self) -> bool {
+        !self.seen.is_empty() || matches!(self.phase, Phase::Inner { .. })
+    }
+
+    /// Where it stands, for counters.
+    pub(crate) fn stage(&self) -> FailureStage {
+        match self.phase {
+            Phase::Prelude => FailureStage::FirstPacketPrelude,
+            Phase::Hello => FailureStage::TlsClienthelloBody,
+            Phase::Header => FailureStage::DirectMtproto,
+            Phase::Inner { .. } => FailureStage::TlsPostServerhelloMtproto,
+        }
+    }
+
+    fn go_on(&mut self, ctx: &mut Context<'_>) -> Progress {
+        if let Phase::Prelude = self.phase {
+            self.phase = match sniff(&self.seen, ctx.modes) {
+                Sniffed::NeedMore => return Progress::More,
+                Sniffed::Stranger => return Progress::Refused(Refusal::NotOurs),
+                Sniffed::Tls => Phase::Hello,
+                Sniffed::Header => Phase::Header,
+            };
+        }
+        match self.phase {
+            Phase::Hello => self.hello(ctx),
+            Phase::Header => self.header(ctx),
+            Phase::Prelude | Phase::Inner { .. } => Progress::More,
+        }
+    }
+
+    fn hello(&mut self, ctx: &mut Context<'_>) -> Progress {
+        match hello_len(&self.seen) {
+            Ok(Some(total)) if self.seen.len() == total => {}
+            Ok(_) => return Progress::More,
+            Err(error) => return Progress::Refused(Refusal::TlsMalformed(error)),
+        }
+        let random = zero_random(&mut self.seen);
+        let seen = &self.seen;
+        let found = ctx.hints.find(ctx.users, ctx.from, |user| {
+            verify(seen, &random, ctx.users.hmac(user)?)
+        });
+        let Some((user, timestamp)) = found else {
+            return Progress::Refused(Refusal::TlsDigest);
+        };
+        if let Err(HelloError::Skew { skew_secs, .. }) =
+            check_skew(timestamp, ctx.now_unix, ctx.tls.skew_secs_max)
+        {
+            return Progress::Refused(Refusal::TlsSkew { skew_secs });
+        }
+        // Before the answer, and in one step with the test: of two copies at once one wins.
+        match ctx
+            .replay
+            .insert(KeyKind::Hello, &replay_key(&random), ctx.now_unix)
+        {
+            Seen::Before => return Progress::Refused(Refusal::TlsReplay),
+            Seen::Fresh { evicted_early } => *ctx.evicted_early += u64::from(evicted_early),
+        }
+        let fields = parse_fields(&self.seen);
+        if let Some(refused) = judge_sni(&fields, ctx.tls) {
+            return refused;
+        }
+        let Some(hmac) = ctx.users.hmac(user) else {
+            return Progress::Refused(Refusal::TlsDigest);
+        };
+        let flight = server_flight(&fields, &random, hmac, ctx);
+        ctx.hints.learn(user, ctx.from);
+        self.seen = Vec::new();
+        self.phase = Phase::Inner {
+            user,
+            records: RecordReader::new(),
+        };
+        Progress::Answer(flight)
+    }
+
+    fn header(&mut self, ctx: &mut Context<'_>) -> Progress {
+        let Some(header) = self.seen.first_chunk::<HEADER_BYTES>() else {
+            return Progress::More;
+        };
+        let key = obfuscated2::replay_key(header);
+        if ctx.replay.contains(KeyKind::Header, key, ctx.now_unix) {
+            return Progress::Refused(Refusal::ObfuscatedReplay);
+        }
+        let found = ctx.hints.find(ctx.users, ctx.from, |user| {
+            obfuscated2::open(header, ctx.users.secret(user)?)
+        });
+        let Some((user, opening)) = found else {
+            return Progress::Refused(Refusal::ObfuscatedAuth);
+        };
+        if !opening.is_served(ctx.modes, false) {
+            return Progress::Refused(Refusal::ObfuscatedMode);
+        }
+        match ctx.replay.insert(KeyKind::Header, key, ctx.now_unix) {
+            Seen::Before => return Progress::Refused(Refusal::ObfuscatedReplay),
+            Seen::Fresh { evicted_early } => *ctx.evicted_early += u64::from(evicted_early),
+        }
+        let Some(secret) = ctx.users.secret(user) else {
+            return Progress::Refused(Refusal::ObfuscatedAuth);
+        };
+        let keys = obfuscated2::client_keys(header, secret);
+        ctx.hints.learn(user, ctx.from);
+        self.accepted(user, opening, keys, None, false)
+    }
+
+    fn inner(
+        &mut self,
+        user: UserId,
+        records: RecordReader,
+        ended: bool,
+        ctx: &mut Context<'_>,
+    ) -> Progress {
+        let Some(header) = self.seen.first_chunk::<HEADER_BYTES>() else {
+            let over = ended || self.seen.len() > SEEN_BYTES_MAX;
+            return if over {
+                Progress::Close(Refusal::TlsInner, &[])
+            } else {
+                Progress::More
+            };
+        };
+        let Some((secret, opening)) = ctx
+            .users
+            .secret(user)
+            .and_then(|secret| obfuscated2::open(header, secret).map(|opening| (secret, opening)))
+        else {
+            return Progress::Close(Refusal::TlsInner, &[]);
+        };
+        if !opening.is_served(ctx.modes, true) {
+            return Progress::Close(Refusal::TlsInnerMode, &[]);
+        }
+        let key = obfuscated2::replay_key(header);
+        match ctx.replay.insert(KeyKind::Header, key, ctx.now_unix) {
+            Seen::Before => return Progress::Close(Refusal::TlsInner, &[]),
+            Seen::Fresh { evicted_early } => *ctx.evicted_early += u64::from(evicted_early),
+        }
+        let keys = obfuscated2::client_keys(header, secret);
+        self.accepted(user, opening, keys, Some(records), ended)
+    }
+
+    fn accepted(
+        &mut self,
+        user: UserId,
+        opening: Opening,
+        keys: ClientKeys,
+        records: Option<RecordReader>,
+        ended: bool,
+    ) -> Progress {
+        let mut early = std::mem::take(&mut self.seen);
+        early.drain(..HEADER_BYTES.min(early.len()));
+        Progress::Accepted(Box::new(Accepted {
+            user,
+            opening,
+            keys,
+            records,
+            early,
+            ended,
+        }))
+    }
+}
+
+/// A missing or unreadable SNI is not unknown: such clients are served (protocol.md 7.4).
+fn judge_sni(fields: &HelloFields<'_>, tls: &TlsSettings) -> Option<Progress> {
+    fields.sni?;
+    if tls
+        .domains
+        .iter()
+        .any(|domain| fields.sni_is(domain) == Some(true))
+    {
+        return None;
+    }
+    const REFUSAL: Refusal = Refusal::TlsUnknownSni;
+    match tls.unknown_sni {
+        UnknownSni::Accept => None,
+        UnknownSni::Mask => Some(Progress::Refused(REFUSAL)),
+        UnknownSni::Drop => Some(Progress::Close(REFUSAL, &[])),
+        UnknownSni::RejectHandshake => Some(Progress::Close(
+            REFUSAL,
+            &crate::proto::faketls::record::ALERT_UNRECOGNIZED_NAME,
+        )),
+    }
+}
+
+fn server_flight(
+    fields: &HelloFields<'_>,
+    client_random: &[u8; 32],
+    hmac: &HmacKey,
+    ctx: &mut Context<'_>,
+) -> Box<[u8]> {
+    let group = if fields.mlkem {
+        Group::Hybrid
+    } else {
+        Group::X25519
+    };
+    let mut share = [0; 1088 + 32];
+    let bytes = group.key_share_bytes();
+    let share = share.get_mut(..bytes).unwrap_or_default();
+    // Any bytes are a ciphertext; the key behind it is a real one.
+    if let Some((ciphertext, key)) = share.split_last_chunk_mut::<32>() {
+        (ctx.random)(ciphertext);
+        *key = (ctx.public_key)();
+    }
+    let (least, most) = ctx.tls.flight_bytes;
+    let mut draw = [0; 4];
+    (ctx.random)(&mut draw);
+    let spread = u32::from(most.saturating_sub(least)) + 1;
+    let flight_bytes = usize::from(least) + (u32::from_le_bytes(draw) % spread) as usize;
+    let mut out = Vec::with_capacity(2048 + flight_bytes);
+    let says = Answer {
+        session_id: fields.session_id,
+        suite: fields.suite,
+        group,
+        key_share: share,
+        flight_bytes,
+        key_share_first: false,
+    };
+    answer(&mut out, hmac, client_random, &says, ctx.random);
+    out.into_boxed_slice()
+}

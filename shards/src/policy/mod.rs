@@ -1,0 +1,30 @@
+//! Decisions: who is one of ours, when a session ends, which address is tried next.
+//!
+//! State plus `now` in, a verdict out. No sockets, no clock, no randomness of its own: `net` hands
+//! all of it in, so that every rule can be tested in virtual time.
+
+pub(crate) mod end;
+pub(crate) mod handshake;
+pub(crate) mod replay;
+pub(crate) mod timer;
+pub(crate) mod upstream;
+pub(crate) mod users;
+
+/// Milliseconds since the shard started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Millis(pub(crate) u64);
+
+impl Millis {
+    /// Later by a duration; saturates.
+    pub(crate) fn after(self, duration: std::time::Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// Milliseconds from `earlier` to here; zero if that is later.
+    pub(crate) fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}

@@ -1,0 +1,8 @@
+//! FakeTLS: a connection that looks like TLS 1.3 and carries obfuscated2 in its records
+//! (protocol.md 6). Nothing is encrypted by TLS.
+
+pub mod client_hello;
+mod hello_builder;
+mod hello_fields;
+pub mod record;
+pub mod server_hello;

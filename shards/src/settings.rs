@@ -1,0 +1,216 @@
+//! What the data plane needs to know, already parsed and checked: a struct per concern.
+//!
+//! Built by the binary from the configuration file. Values here are in range; the plane does not
+//! check them again.
+
+use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::proto::{dc::DcTable, secret::Secret};
+
+/// Everything `start` needs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Cores, rings, buffers, bounds.
+    pub plane: PlaneSettings,
+    /// Where clients are accepted. Each shard opens every one of them (`SO_REUSEPORT`).
+    pub listeners: Vec<ListenerSettings>,
+    /// Which kinds of client are served.
+    pub modes: Modes,
+    /// FakeTLS rules.
+    pub tls: TlsSettings,
+    /// Phase limits of a client connection.
+    pub timeouts: TimeoutSettings,
+    /// Replay protection.
+    pub replay: ReplaySettings,
+    /// How DCs are reached.
+    pub upstream: UpstreamSettings,
+    /// Users and their secrets; replaced as a whole when the configuration changes.
+    pub users: Arc<[UserSettings]>,
+}
+
+/// Cores, rings, buffers and per-shard bounds (`[shards]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaneSettings {
+    /// The core of each shard, in shard order; its length is the number of shards.
+    pub cores: Vec<usize>,
+    /// How long a shard polls its ring before it parks; zero parks at once.
+    pub spin: Duration,
+    /// How new connections are spread over shards.
+    pub steering: Steering,
+    /// Receive buffers of one shard.
+    pub buffers: BufferSettings,
+    /// Client connections one shard holds at most; further ones are closed at accept.
+    pub connections_max: usize,
+    /// How long sessions may go on after SIGTERM.
+    pub drain: Duration,
+    /// How a shard waits when nothing is ready.
+    pub parking: Parking,
+    /// How long a source address of a user stays listed after its last connection.
+    pub ip_window: Duration,
+}
+
+/// Receive buffers of one shard: shared by all its sockets, owned by none while idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferSettings {
+    /// Bytes of one small buffer (sockets with short messages).
+    pub small_bytes: usize,
+    /// Number of small buffers, a power of two.
+    pub small_count: usize,
+    /// Bytes of one large buffer (sockets that fill small ones).
+    pub large_bytes: usize,
+    /// Number of large buffers, a power of two.
+    pub large_count: usize,
+    /// Unsent bytes held for one socket before its source is no longer read.
+    pub queue_bytes_max: usize,
+    /// Unsent bytes of all stalled sockets together, kept outside the ring buffers, per shard.
+    pub spill_bytes_max: usize,
+}
+
+/// How a shard waits when nothing is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parking {
+    /// In the ring's own `io_uring_enter`: one syscall per turn; the core does nothing else.
+    Ring,
+    /// In the executor, which polls the ring's descriptor and can run other tasks.
+    Executor,
+}
+
+/// How the kernel picks the shard of a new connection (engine.md, point 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// By hash of the four-tuple: an even spread on any host.
+    Hash,
+    /// To the shard of the core that took the SYN: for hosts with aligned NIC queues.
+    Cpu,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Address and port; IPv6 sockets are v6-only. Port 0 picks one port for all shards.
+    pub addr: SocketAddr,
+    /// `listen(2)` backlog.
+    pub backlog: u32,
+}
+
+/// Client modes that are served (protocol.md 1 and 3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    /// obfuscated2 with tag `ef` or `ee`.
+    pub classic: bool,
+    /// obfuscated2 with tag `dd`.
+    pub secure: bool,
+    /// FakeTLS.
+    pub tls: bool,
+}
+
+/// FakeTLS rules (protocol.md 6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Lower-case host names that clients may name in SNI; the first is the main one.
+    pub domains: Vec<String>,
+    /// What to do with a valid hello that names another host.
+    pub unknown_sni: UnknownSni,
+    /// Largest difference of clocks, seconds; `None` ignores the client's clock.
+    pub skew_secs_max: Option<u32>,
+    /// Pause before the answer, drawn uniformly between the two, milliseconds.
+    pub hello_delay_ms: (u32, u32),
+    /// Bytes of the emulated certificate flight when none was measured, inclusive range.
+    pub flight_bytes: (u16, u16),
+}
+
+/// Policy for a valid hello with an SNI that is not ours (protocol.md 7.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownSni {
+    /// Close without an answer.
+    Drop,
+    /// Treat as a stranger.
+    Mask,
+    /// Serve.
+    Accept,
+    /// Fatal alert `unrecognized_name`, then close.
+    RejectHandshake,
+}
+
+/// Phase limits of a client connection (protocol.md 10.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutSettings {
+    /// Accept to first byte; zero starts the handshake limit at once.
+    pub first_byte: Duration,
+    /// First byte to authenticated; up to half is added at random.
+    pub handshake: Duration,
+    /// ServerHello sent to inner header.
+    pub inner_header: Duration,
+    /// Relay with nothing in either direction.
+    pub idle: Duration,
+    /// After one side ended, the other may still take this long.
+    pub half_close: Duration,
+    /// TCP keepalive: idle time and interval of both sockets; zero turns it off.
+    pub keepalive: Duration,
+    /// `TCP_USER_TIMEOUT` of the client socket; zero leaves the kernel's.
+    pub client_ack: Duration,
+}
+
+/// Replay protection (protocol.md 3.7, 6.6). Shared by all shards of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplaySettings {
+    /// Keys remembered at least; rounded up to a power of two.
+    pub entries: usize,
+    /// How long a key is remembered.
+    pub window: Duration,
+}
+
+/// How DCs are reached (protocol.md 1, 9.5, 9.6).
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// Addresses of all DCs, overrides included.
+    pub dcs: DcTable,
+    /// IPv4 may be used.
+    pub ipv4: bool,
+    /// IPv6 may be used.
+    pub ipv6: bool,
+    /// IPv6 is tried before IPv4.
+    pub prefer_ipv6: bool,
+    /// Encrypt the downlink with the client's keys at the DC (protocol.md 4.2).
+    pub fast_mode: bool,
+    /// Limit of one connect.
+    pub connect_timeout: Duration,
+    /// Connects after the first one.
+    pub connect_retries: u32,
+    /// Pause between connects; up to half is added at random.
+    pub connect_backoff: Duration,
+    /// Limit of all pauses and connects after the first one.
+    pub connect_budget: Duration,
+    /// Do not retry errors that cannot pass by themselves.
+    pub failfast_hard_errors: bool,
+    /// Client cycles that must fail in a row before the route counts as unhealthy.
+    pub unhealthy_fails: u32,
+    /// Pause between probes of all DCs; zero turns probing off.
+    pub probe_every: Duration,
+}
+
+/// One user as the data plane sees it. Its index in the list is its `UserId`.
+#[derive(Clone, Debug)]
+pub struct UserSettings {
+    /// Name as in the configuration.
+    pub name: Arc<str>,
+    /// The 16-byte secret.
+    pub secret: Secret,
+    /// Disabled users fail like strangers.
+    pub enabled: bool,
+    /// Concurrent connections; 0 is no limit. This and what follows is not enforced yet.
+    pub connections_max: u64,
+    /// Unix time after which the user is refused.
+    pub expires_at: Option<i64>,
+    /// Bytes in both directions together.
+    pub quota_bytes: Option<u64>,
+    /// Source addresses at the same time; 0 is no limit.
+    pub unique_ips_max: u64,
+    /// Sources that are refused even with the right secret.
+    pub source_deny: Vec<IpNet>,
+}
+
+/// An address as counted per user: IPv4-mapped IPv6 is unwrapped.
+pub type SourceIp = IpAddr;

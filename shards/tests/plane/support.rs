@@ -1,0 +1,211 @@
+//! A proxy with test settings.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use shards::{
+    Mailbox, Plane,
+    control::{Command, ShardSnapshot, merge_snapshots},
+    proto::{dc::DcTable, secret::Secret},
+    settings::{
+        BufferSettings, ListenerSettings, Modes, Parking, PlaneSettings, ReplaySettings, Settings,
+        Steering, TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
+    },
+};
+
+pub(crate) const SECRET: Secret = Secret([0x42; 16]);
+pub(crate) const DOMAIN: &str = "www.example.com";
+/// The DC that clients of these tests ask for.
+pub(crate) const DC: i16 = 4;
+/// What everything has to happen within.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// A running proxy; stopped when dropped.
+pub(crate) struct Proxy {
+    plane: Option<Plane>,
+    mailboxes: Vec<Mailbox>,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Proxy {
+    /// Starts with the test's own settings on top of [`settings`].
+    pub(crate) fn start(dc: SocketAddr, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings(dc);
+        change(&mut settings);
+        let plane = shards::start(settings).expect("a plane");
+        Self {
+            mailboxes: plane.mailboxes(),
+            addr: plane.addrs()[0],
+            plane: Some(plane),
+        }
+    }
+
+    /// All counters, of all shards together.
+    pub(crate) fn snapshot(&self) -> ShardSnapshot {
+        let (reply, replies) = async_channel::bounded(self.mailboxes.len());
+        for mailbox in &self.mailboxes {
+            assert!(mailbox.post(Command::Snapshot {
+                reply: reply.clone()
+            }));
+        }
+        let parts = self
+            .mailboxes
+            .iter()
+            .map(|_| replies.recv_blocking().expect("a live shard"));
+        merge_snapshots(parts).expect("a shard")
+    }
+
+    /// Waits until the counters say so.
+    pub(crate) fn until(
+        &self,
+        what: &str,
+        mut holds: impl FnMut(&ShardSnapshot) -> bool,
+    ) -> ShardSnapshot {
+        let begun = Instant::now();
+        loop {
+            let now = self.snapshot();
+            if holds(&now) {
+                return now;
+            }
+            assert!(begun.elapsed() < LIMIT, "not within limit: {what}\n{now:?}");
+            pause(5);
+        }
+    }
+
+    /// Waits until no connection is left, and looks at every gauge.
+    pub(crate) fn until_idle(&self) -> ShardSnapshot {
+        let idle = self.until("no connection", |now| now.core.connections_current == 0);
+        assert_eq!(idle.core.sessions_current, 0);
+        assert_eq!(idle.core.internal_errors_total, 0);
+        assert!(idle.users.iter().all(|user| user.current_connections == 0));
+        assert!(idle.user_ips.iter().all(|row| row.active == 0));
+        idle
+    }
+
+    pub(crate) fn tell(&self, command: impl Fn() -> Command) {
+        for mailbox in &self.mailboxes {
+            assert!(mailbox.post(command()));
+        }
+    }
+
+    /// Waits until every shard has ended.
+    pub(crate) fn join(mut self) {
+        if let Some(plane) = self.plane.take() {
+            plane.join();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(plane) = self.plane.take() {
+            plane.stop();
+            plane.join();
+        }
+    }
+}
+
+/// One shard on core 0, everything allowed, limits longer than any test.
+pub(crate) fn settings(dc: SocketAddr) -> Settings {
+    let long = Duration::from_secs(60);
+    Settings {
+        plane: PlaneSettings {
+            cores: vec![0],
+            spin: Duration::ZERO,
+            steering: Steering::Hash,
+            buffers: BufferSettings {
+                small_bytes: 4096,
+                small_count: 1024,
+                large_bytes: 131_072,
+                large_count: 64,
+                queue_bytes_max: 524_288,
+                spill_bytes_max: 64 << 20,
+            },
+            connections_max: 100_000,
+            drain: long,
+            parking: Parking::Ring,
+            ip_window: Duration::from_secs(30),
+        },
+        listeners: vec![ListenerSettings {
+            addr: ([127, 0, 0, 1], 0).into(),
+            backlog: 4096,
+        }],
+        modes: Modes {
+            classic: true,
+            secure: true,
+            tls: true,
+        },
+        tls: TlsSettings {
+            domains: vec![DOMAIN.to_owned()],
+            unknown_sni: UnknownSni::Mask,
+            skew_secs_max: Some(120),
+            hello_delay_ms: (0, 0),
+            flight_bytes: (1024, 4096),
+        },
+        timeouts: TimeoutSettings {
+            first_byte: long,
+            handshake: long,
+            inner_header: long,
+            idle: long,
+            half_close: long,
+            keepalive: Duration::ZERO,
+            client_ack: Duration::ZERO,
+        },
+        replay: ReplaySettings {
+            entries: 65_536,
+            window: Duration::from_secs(600),
+        },
+        upstream: UpstreamSettings {
+            dcs: DcTable {
+                overrides: BTreeMap::from([(DC, vec![dc])]),
+                ..DcTable::builtin()
+            },
+            ipv4: true,
+            ipv6: false,
+            prefer_ipv6: false,
+            fast_mode: true,
+            connect_timeout: Duration::from_secs(5),
+            connect_retries: 2,
+            connect_backoff: Duration::from_millis(10),
+            connect_budget: Duration::from_secs(5),
+            failfast_hard_errors: false,
+            unhealthy_fails: 3,
+            probe_every: Duration::ZERO,
+        },
+        users: Arc::new([user("one", Secret([1; 16])), user("two", SECRET)]),
+    }
+}
+
+fn user(name: &str, secret: Secret) -> UserSettings {
+    UserSettings {
+        name: name.into(),
+        secret,
+        enabled: true,
+        connections_max: 0,
+        expires_at: None,
+        quota_bytes: None,
+        unique_ips_max: 0,
+        source_deny: Vec::new(),
+    }
+}
+
+/// Waits on this thread alone.
+pub(crate) fn pause(ms: u64) {
+    let (_keep, never) = mpsc::channel::<()>();
+    let _ = never.recv_timeout(Duration::from_millis(ms));
+}
+
+/// Runs `work` so many times at once; passes on what fails.
+pub(crate) fn at_once(count: u64, work: impl Fn(u64) + Sync) {
+    thread::scope(|scope| {
+        for index in 0..count {
+            let work = &work;
+            scope.spawn(move || work(index));
+        }
+    });
+}
