@@ -1,0 +1,55 @@
+//! Serves canned answers, for conformance checkers: `cargo run -p admin --example canned -- 9091`.
+//!
+//! Further arguments: `edge` (runtime_edge_enabled), `no-minimal`, `read-only`, `auth=VALUE`,
+//! `empty` (no shard has answered), `whitelist` (127.0.0.1 only).
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a tool for tests: any failure may end it"
+)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{net::TcpListener, thread};
+
+use admin::ApiSettings;
+
+use support::Server;
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let port: u16 = args
+        .next()
+        .and_then(|port| port.parse().ok())
+        .unwrap_or(9091);
+    let args: Vec<String> = args.collect();
+    let has = |word: &str| args.iter().any(|arg| arg == word);
+    let auth = args.iter().find_map(|arg| arg.strip_prefix("auth="));
+    let settings = ApiSettings {
+        runtime_edge_enabled: has("edge"),
+        minimal_runtime_enabled: !has("no-minimal"),
+        read_only: has("read-only"),
+        auth_header: auth.unwrap_or_default().to_owned(),
+        whitelist: if has("whitelist") {
+            vec!["127.0.0.1/32".parse().unwrap()]
+        } else {
+            Vec::new()
+        },
+        ..ApiSettings::default()
+    };
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let server = Server::start_on(listener, settings);
+    if has("empty") {
+        *server.plane.snapshot.lock().unwrap() = None;
+    }
+    for index in 0..60 {
+        server
+            .events
+            .record("admission.state", &format!("open={}", index % 2 == 0));
+    }
+    println!("http://{}", server.addr());
+    loop {
+        thread::park();
+    }
+}

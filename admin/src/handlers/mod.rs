@@ -1,0 +1,194 @@
+//! From a request head to an answer: gates in the contract's order, then the route's handler.
+//!
+//! Sockets are unknown here; `connection.rs` calls [`ApiState::answer`]. Source: control-api.md 2.
+
+mod edge;
+mod health;
+mod me;
+mod network;
+mod security;
+mod stats;
+mod system;
+mod users;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use crate::{
+    cache::Cache,
+    events::Events,
+    gate::{Whitelist, authorized},
+    head::Head,
+    plane::{ControlPlane, PlaneSnapshot},
+    reply::{ApiError, Reply},
+    route::{self, Read, Route},
+    settings::{ApiSettings, RefusedPeer},
+    store::UserStore,
+};
+
+/// Everything requests share.
+pub(crate) struct ApiState {
+    settings: ApiSettings,
+    whitelist: Whitelist,
+    enabled: AtomicBool,
+    plane: Arc<dyn ControlPlane>,
+    store: Arc<dyn UserStore>,
+    events: Arc<Events>,
+    connections: Cache<edge::Summary>,
+    /// Requests that reached the first gate.
+    requests: AtomicU64,
+    /// Peers turned away by the whitelist.
+    refusals: AtomicU64,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Send this.
+    Reply(Reply),
+    /// Close without a word.
+    Close,
+}
+
+/// Reads the request body of at most this many bytes; called at most once, and only by routes that
+/// define a body.
+pub(crate) type ReadBody<'a> = dyn FnMut(usize) -> Result<Vec<u8>, ApiError> + 'a;
+
+impl ApiState {
+    pub(crate) fn new(
+        settings: ApiSettings,
+        plane: Arc<dyn ControlPlane>,
+        store: Arc<dyn UserStore>,
+        events: Arc<Events>,
+    ) -> Self {
+        Self {
+            whitelist: Whitelist::new(&settings.whitelist),
+            enabled: AtomicBool::new(true),
+            connections: Cache::new(Duration::from_millis(settings.runtime_edge_cache_ttl_ms)),
+            requests: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            settings,
+            plane,
+            store,
+            events,
+        }
+    }
+
+    /// See `Api::set_enabled`.
+    pub(crate) fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Whether a peer is to be closed before it says anything.
+    pub(crate) fn drops_at_once(&self, peer: IpAddr) -> bool {
+        let drops = self.enabled.load(Ordering::Relaxed)
+            && self.settings.refused == RefusedPeer::Close
+            && !self.whitelist.allows(peer);
+        if drops {
+            self.note_refused(peer);
+        }
+        drops
+    }
+
+    /// Says who was turned away and what would let them in: ever more rarely, so that nobody can
+    /// fill the log.
+    fn note_refused(&self, peer: IpAddr) {
+        let count = self
+            .refusals
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1);
+        if count.is_power_of_two() {
+            tracing::warn!(
+                %peer,
+                count,
+                "control API: not in server.api.whitelist; add the address there to let it in"
+            );
+        }
+    }
+
+    /// Answers a well-formed request.
+    pub(crate) fn answer(&self, peer: IpAddr, head: &Head, read_body: &mut ReadBody<'_>) -> Answer {
+        self.gated(peer, |api| {
+            let authorization = head.header("authorization");
+            if !authorized(&api.settings.auth_header, authorization) {
+                return Err(ApiError::Unauthorized);
+            }
+            match route::find(&head.method, &head.target)? {
+                Route::Read(read) => api.read(read, &head.target),
+                Route::Write(_) if api.settings.read_only => Err(ApiError::ReadOnly),
+                Route::Write(write) => api.write(write, head, read_body),
+            }
+        })
+    }
+
+    /// Answers a request that cannot be understood, behind the gates that need only the peer.
+    pub(crate) fn refuse(&self, peer: IpAddr, error: ApiError) -> Answer {
+        self.gated(peer, |_| Err(error))
+    }
+
+    fn gated(&self, peer: IpAddr, next: impl FnOnce(&Self) -> Result<Reply, ApiError>) -> Answer {
+        let request_id = self
+            .requests
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1);
+        let result = if !self.enabled.load(Ordering::Relaxed) {
+            Err(ApiError::Disabled)
+        } else if !self.whitelist.allows(peer) {
+            self.note_refused(peer);
+            match self.settings.refused {
+                RefusedPeer::Forbidden => Err(ApiError::Forbidden),
+                RefusedPeer::Empty => return Answer::Reply(Reply::empty()),
+                RefusedPeer::Close => return Answer::Close,
+            }
+        } else {
+            next(self)
+        };
+        Answer::Reply(result.unwrap_or_else(|error| Reply::failure(&error, request_id)))
+    }
+
+    fn read(&self, read: Read<'_>, target: &str) -> Result<Reply, ApiError> {
+        match read {
+            Read::Health => self.ok(&self.health()),
+            Read::HealthReady => self.health_ready(),
+            Read::SystemInfo => self.system_info(),
+            Read::Gates => self.ok(&self.gates()),
+            Read::Initialization => self.ok(&self.initialization()),
+            Read::Limits => self.ok(&self.plane.running().limits),
+            Read::Posture => self.ok(&self.posture()),
+            Read::Whitelist => self.ok(&self.whitelist()),
+            Read::Summary => self.ok(&self.summary()),
+            Read::ZeroAll => self.ok(&self.zero_all()),
+            Read::Upstreams => self.ok(&self.upstreams()),
+            Read::MinimalAll => self.ok(&self.minimal_all()),
+            Read::MeWriters => self.ok(&self.me_writers()),
+            Read::Dcs => self.ok(&self.dcs()),
+            Read::MePoolState | Read::MeQuality | Read::NatStun | Read::MeSelftest => {
+                self.ok(&me::no_pool())
+            }
+            Read::UpstreamQuality => self.ok(&self.upstream_quality()),
+            Read::ConnectionsSummary => self.ok(&self.connections_summary()),
+            Read::EventsRecent => self.ok(&self.events_recent(target)),
+            Read::ActiveIps => self.active_ips(),
+            Read::Users => self.users(),
+            Read::User(username) => self.user(username),
+        }
+    }
+
+    /// `200` with the revision of the file as it is now.
+    fn ok<T: Serialize>(&self, data: &T) -> Result<Reply, ApiError> {
+        Reply::success(200, data, &self.store.revision()?)
+    }
+
+    /// Counters and rows; zeros and nothing when no shard has answered yet.
+    fn snapshot_or_zero(&self) -> Arc<PlaneSnapshot> {
+        self.plane.snapshot().unwrap_or_default()
+    }
+}

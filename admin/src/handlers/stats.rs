@@ -1,0 +1,112 @@
+//! stats/summary, stats/zero/all.
+
+use shards::{
+    control::ShardSnapshot,
+    counters::{BadClass, FailureClass, FailureStage},
+};
+
+use super::ApiState;
+use crate::{
+    model::{
+        summary::{ClassCount, StageCount, SummaryData},
+        zero::{
+            ZeroAllData, ZeroCoreData, ZeroDesyncData, ZeroMiddleProxyData, ZeroPoolData,
+            ZeroUpstreamData,
+        },
+    },
+    plane::now_epoch_secs,
+};
+
+impl ApiState {
+    pub(super) fn summary(&self) -> SummaryData {
+        let snapshot = self.snapshot_or_zero();
+        let total = &snapshot.total;
+        SummaryData {
+            uptime_seconds: self.plane.process().uptime_seconds(),
+            connections_total: total.core.connections_total,
+            connections_bad_total: total.core.connections_bad_total,
+            connections_bad_by_class: bad_by_class(total),
+            handshake_failures_by_class: failures_by_class(total),
+            handshake_failures_by_stage: failures_by_stage(total),
+            handshake_timeouts_total: total.core.handshake_timeouts_total,
+            configured_users: self.plane.running().users.len(),
+        }
+    }
+
+    pub(super) fn zero_all(&self) -> ZeroAllData {
+        let snapshot = self.snapshot_or_zero();
+        let total = &snapshot.total;
+        ZeroAllData {
+            generated_at_epoch_secs: now_epoch_secs(),
+            core: self.zero_core(total),
+            upstream: ZeroUpstreamData(total.upstream),
+            middle_proxy: ZeroMiddleProxyData {
+                counters: total.me,
+                handshake_error_codes: Vec::new(),
+            },
+            pool: ZeroPoolData(total.pool),
+            desync: ZeroDesyncData(total.desync),
+        }
+    }
+
+    fn zero_core(&self, total: &ShardSnapshot) -> ZeroCoreData {
+        let running = self.plane.running();
+        ZeroCoreData {
+            uptime_seconds: self.plane.process().uptime_seconds(),
+            connections_total: total.core.connections_total,
+            connections_bad_total: total.core.connections_bad_total,
+            connections_bad_by_class: bad_by_class(total),
+            handshake_failures_by_class: failures_by_class(total),
+            handshake_failures_by_stage: failures_by_stage(total),
+            handshake_timeouts_total: total.core.handshake_timeouts_total,
+            accept_permit_timeout_total: total.core.accept_permit_timeout_total,
+            configured_users: running.users.len(),
+            telemetry_core_enabled: running.telemetry.core_enabled,
+            telemetry_user_enabled: running.telemetry.user_enabled,
+            telemetry_me_level: running.telemetry.me_level,
+            conntrack_control_enabled: running.conntrack.enabled,
+            conntrack_control_available: running.conntrack.available,
+            conntrack_pressure_active: false,
+            conntrack_event_queue_depth: 0,
+            // Nothing wanted means nothing failed.
+            conntrack_rule_apply_ok: !running.conntrack.enabled,
+            conntrack_delete_attempt_total: 0,
+            conntrack_delete_success_total: 0,
+            conntrack_delete_not_found_total: 0,
+            conntrack_delete_error_total: 0,
+            conntrack_close_event_drop_total: 0,
+        }
+    }
+}
+
+fn bad_by_class(total: &ShardSnapshot) -> Vec<ClassCount> {
+    let labels = BadClass::ALL.iter().map(|class| class.label());
+    by_class(labels, &total.bad_by_class)
+}
+
+fn failures_by_class(total: &ShardSnapshot) -> Vec<ClassCount> {
+    let labels = FailureClass::ALL.iter().map(|class| class.label());
+    by_class(labels, &total.failures_by_class)
+}
+
+/// Classes that counted something, sorted by name.
+fn by_class(labels: impl Iterator<Item = &'static str>, totals: &[u64]) -> Vec<ClassCount> {
+    let mut rows: Vec<_> = labels
+        .zip(totals)
+        .filter(|(_, total)| **total > 0)
+        .map(|(class, &total)| ClassCount { class, total })
+        .collect();
+    rows.sort_unstable_by_key(|row| row.class);
+    rows
+}
+
+/// All stages: their set is closed.
+fn failures_by_stage(total: &ShardSnapshot) -> Vec<StageCount> {
+    let stages = FailureStage::ALL.iter().zip(&total.failures_by_stage);
+    stages
+        .map(|(stage, &total)| StageCount {
+            stage: stage.label(),
+            total,
+        })
+        .collect()
+}

@@ -1,0 +1,45 @@
+//! The control API: HTTP, the `/v1` contract, and nothing of the data path.
+//!
+//! [`start`] binds the port and serves it from threads of its own. What the process is doing comes
+//! from a [`ControlPlane`], what the configuration file says from a [`UserStore`]; the binary
+//! implements both. Shards, TOML and the command line are unknown here.
+#![forbid(unsafe_code)]
+
+mod body;
+mod cache;
+mod connection;
+mod events;
+mod expiration;
+mod gate;
+mod handlers;
+mod head;
+mod model;
+mod plane;
+mod reply;
+mod request;
+mod route;
+mod server;
+mod settings;
+mod startup;
+mod store;
+
+pub use self::{
+    events::Events,
+    expiration::Expiration,
+    model::limits::{
+        EffectiveLimitsData, EffectiveMiddleProxyLimits, EffectiveTimeoutLimits,
+        EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits, EffectiveUserTcpPolicyLimits,
+    },
+    model::users::{TlsDomainLink, UserLinks},
+    plane::{
+        Build, Conntrack, ControlPlane, PlaneSnapshot, Process, Reloads, Reroute, RerouteReason,
+        RouteKind, RouteMode, Running, Telemetry, Transport, UpstreamInfo,
+    },
+    server::{Api, StartError, bind, serve, start},
+    settings::{ApiSettings, RefusedPeer},
+    startup::{MeStartup, Startup, StartupStatus, StepStatus},
+    store::{
+        CreateUser, Deleted, Patch, PatchUser, QuotaReset, Revision, SecretText, StoreError,
+        StoredUser, StoredUsers, UserChanged, UserDefaults, UserStore,
+    },
+};

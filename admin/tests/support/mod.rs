@@ -1,0 +1,57 @@
+//! Canned answers for the API's two traits, a server around them, and a client that sees every
+//! byte. Shared by the integration tests and the `canned` example.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "only tests come here")]
+
+pub(crate) mod canned;
+pub(crate) mod client;
+pub(crate) mod json;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use admin::{Api, ApiSettings, Events};
+
+use self::canned::{CannedPlane, CannedStore};
+
+/// A server on a free port of the loopback, with what it shows.
+pub(crate) struct Server {
+    pub(crate) api: Api,
+    pub(crate) plane: Arc<CannedPlane>,
+    pub(crate) store: Arc<CannedStore>,
+    pub(crate) events: Arc<Events>,
+}
+
+impl Server {
+    /// Serves users `alice` and `bob`, of whom the process knows `alice`.
+    pub(crate) fn start(settings: ApiSettings) -> Self {
+        let listener = admin::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self::start_on(listener, settings)
+    }
+
+    pub(crate) fn start_on(listener: TcpListener, settings: ApiSettings) -> Self {
+        let plane = Arc::new(CannedPlane::busy());
+        let store = Arc::new(CannedStore::new(&["bob", "alice"]));
+        let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
+        let api = admin::serve(
+            listener,
+            settings,
+            Arc::clone(&plane) as _,
+            Arc::clone(&store) as _,
+            Arc::clone(&events),
+        )
+        .unwrap();
+        Self {
+            api,
+            plane,
+            store,
+            events,
+        }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.api.addr()
+    }
+}
