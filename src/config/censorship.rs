@@ -1,0 +1,145 @@
+//! `[censorship]`: FakeTLS, the mask, and fetching the front site.
+
+use super::{
+    keys::keys,
+    kinds::{Domain, HostPort},
+    sockets::UnixPath,
+    value::{Map, choices},
+};
+
+keys! {
+    /// `[censorship]`: FakeTLS.
+    Censorship in "censorship" {
+        /// Sets the main fake-TLS domain.
+        tls_domain: Domain = Domain("petrovich.ru".into()); Restart, Now
+        /// Adds more fake-TLS domains, each with its own link.
+        tls_domains: Vec<Domain> = Vec::new(); Restart, Now
+        /// Chooses what happens to a TLS client naming an unknown domain.
+        unknown_sni_action: UnknownSniAction = UnknownSniAction::Drop; Restart, Now
+        /// Fetches front-site TLS data through upstreams with this scope.
+        tls_fetch_scope: String = String::new(); Restart, Later
+        /// Sets the size of the made-up certificate.
+        fake_cert_len: usize = 2048; Restart, Now
+        /// Copies TLS record sizes from the real front site.
+        tls_emulation: bool = true; Restart, Later
+        /// Names the directory for cached front-site data.
+        tls_front_dir: String = "tlsfront".into(); Restart, Later
+        /// Sets the shortest delay before the TLS answer.
+        server_hello_delay_min_ms: u64 = 8; Restart, Now
+        /// Sets the longest delay before the TLS answer.
+        server_hello_delay_max_ms: u64 = 24; Restart, Now
+        /// Sets how many session-ticket records follow the handshake.
+        tls_new_session_tickets: u8 = 0; Restart, Later
+        /// Allows shorter TLS answers for returning addresses.
+        serverhello_compact: bool = false; Restart, Later
+        /// Sets how long a client address gets the shorter TLS answer after a full one.
+        tls_full_cert_ttl_secs: u64 = 90; Restart, Later
+        /// Answers with an application protocol the client offered and treats clients offering no
+        /// known one as strangers.
+        alpn_enforce: bool = true; Restart, Later
+    }
+}
+
+keys! {
+    /// `[censorship]`: where strangers go.
+    Mask in "censorship" {
+        /// Relays strangers to a real web site; when off, their data is read and dropped.
+        mask: bool = true; Restart, Later
+        /// Sends a stranger to the configured domain it named.
+        mask_dynamic: bool = true; Restart, Later
+        /// Sets the masking site.
+        mask_host: Option<String> = None; Restart, Later
+        /// Sets the masking site port.
+        mask_port: u16 = 443; Restart, Later
+        /// Maps a domain to its own masking site.
+        exclusive_mask: Map<HostPort> = Map::default(); Restart, Later
+        /// Uses a Unix socket as the masking site.
+        mask_unix_sock: Option<UnixPath> = None; Restart, Later
+        /// Sends a PROXY header to the masking site.
+        mask_proxy_protocol: u8 = 0, within 0..=2; Restart, Later
+        /// Pads data sent to the masking site to hide probe lengths.
+        mask_shape_hardening: bool = true; Restart, Later
+        /// Pads data to the masking site in more situations at the cost of compatibility.
+        mask_shape_hardening_aggressive_mode: bool = false; Restart, Later
+        /// Sets the smallest size data to the masking site is padded to.
+        mask_shape_bucket_floor_bytes: usize = 512, from 1; Restart, Later
+        /// Sets the largest size data to the masking site is padded to.
+        mask_shape_bucket_cap_bytes: usize = 4096, from 1; Restart, Later
+        /// Adds random bytes to masking traffic beyond the largest padded size.
+        mask_shape_above_cap_blur: bool = false; Restart, Later
+        /// Limits the random bytes added beyond the largest padded size.
+        mask_shape_above_cap_blur_max_bytes: usize = 512, within 0..=1_048_576; Restart, Later
+        /// Limits bytes relayed each way for one stranger.
+        mask_relay_max_bytes: usize = 5_242_880, within 0..=67_108_864; Restart, Later
+        /// Limits the total time of one masking relay.
+        mask_relay_timeout_ms: u64 = 60_000; Restart, Later
+        /// Closes a masking relay with no data for this long.
+        mask_relay_idle_timeout_ms: u64 = 5000; Restart, Later
+        /// Waits this long for more first bytes before classifying a stranger.
+        mask_classifier_prefetch_timeout_ms: u64 = 5, within 5..=50; Restart, Later
+        /// Evens out how long failed handshakes take.
+        mask_timing_normalization_enabled: bool = false; Restart, Later
+        /// Sets the shortest evened-out time of a failed handshake.
+        mask_timing_normalization_floor_ms: u64 = 0; Restart, Later
+        /// Sets the longest evened-out time of a failed handshake.
+        mask_timing_normalization_ceiling_ms: u64 = 0, within 0..=60_000; Restart, Later
+    }
+}
+
+keys! {
+    /// `[censorship.tls_fetch]`.
+    TlsFetch in "censorship.tls_fetch" {
+        /// Orders the ClientHello styles tried against the front site.
+        profiles: Vec<FetchProfile> = FetchProfile::ORDER.to_vec(); Restart, Later
+        /// Fails instead of going direct when the chosen upstream cannot reach the front site.
+        strict_route: bool = true; Restart, Later
+        /// Limits one attempt to fetch front-site TLS data.
+        attempt_timeout_ms: u64 = 5000, from 1; Restart, Later
+        /// Limits all attempts to fetch front-site TLS data together.
+        total_budget_ms: u64 = 15_000, from 1; Restart, Later
+        /// Adds random reserved values to the fetch ClientHello.
+        grease_enabled: bool = false; Restart, Later
+        /// Makes the fetch ClientHello repeatable for tests.
+        deterministic: bool = false; Restart, Later
+        /// Remembers the ClientHello style that worked for this long.
+        profile_cache_ttl_secs: u64 = 600; Restart, Later
+    }
+}
+
+choices! {
+    /// What happens to a client that names an unknown domain.
+    UnknownSniAction {
+        /// Closed.
+        Drop = "drop",
+        /// Treated as a stranger.
+        Mask = "mask",
+        /// Served.
+        Accept = "accept",
+        /// Told by an alert.
+        RejectHandshake = "reject_handshake",
+    }
+}
+
+choices! {
+    /// A style of ClientHello.
+    FetchProfile {
+        /// Like Chrome.
+        ModernChromeLike = "modern_chrome_like",
+        /// Like Firefox.
+        ModernFirefoxLike = "modern_firefox_like",
+        /// TLS 1.2.
+        CompatTls12 = "compat_tls12",
+        /// The least there is.
+        LegacyMinimal = "legacy_minimal",
+    }
+}
+
+impl FetchProfile {
+    /// The order they are tried in.
+    pub(crate) const ORDER: [Self; 4] = [
+        Self::ModernChromeLike,
+        Self::ModernFirefoxLike,
+        Self::CompatTls12,
+        Self::LegacyMinimal,
+    ];
+}

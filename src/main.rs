@@ -1,0 +1,156 @@
+//! pinnace: reads the command line and the configuration, then runs what was asked for.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod config;
+mod first_run;
+mod links;
+mod logging;
+mod plane;
+mod report;
+mod running;
+mod serve;
+mod signals;
+mod store;
+mod wiring;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use crate::{
+    cli::{Cli, Command, Exit, Flags, Found},
+    config::general::LogLevel,
+    links::{Detected, LinkBase},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(text) => return fail(Exit::Usage, &text),
+    };
+    let Cli {
+        flags,
+        file,
+        command,
+    } = cli;
+    match command {
+        Some(Command::Check { file }) => check(&file),
+        Some(Command::Keys) => {
+            out(&report::keys());
+            Exit::Done.into()
+        }
+        Some(Command::Links { file, user, qr }) => links(&file, user.as_deref(), qr),
+        Some(Command::Run { file: own }) => run(own.or(file).as_deref(), &flags),
+        None => run(file.as_deref(), &flags),
+    }
+}
+
+fn run(named: Option<&Path>, flags: &Flags) -> ExitCode {
+    let (path, first_run) = match cli::find_file(named) {
+        Ok(Found::File(path)) => (path, false),
+        Ok(Found::Nothing(path)) => match first_run::write(&path) {
+            Ok(()) => (path, true),
+            Err(error) => {
+                let text = format!(
+                    "no configuration, and cannot write {}: {error}",
+                    path.display()
+                );
+                return fail(Exit::Config, &text);
+            }
+        },
+        Err(text) => return fail(Exit::Config, &text),
+    };
+    let loaded = match config::load(&path) {
+        Ok(loaded) => loaded,
+        Err(failed) => return fail(Exit::Config, &failed.to_string()),
+    };
+    let general = &loaded.config.general;
+    let level = match (flags.silent, &flags.log_level) {
+        (true, _) => LogLevel::Silent,
+        (false, Some(text)) => logging::level(text),
+        (false, None) => general.log_level,
+    };
+    logging::start(level, !general.disable_colors);
+    warn(&loaded);
+    let data_path = cli::data_path(
+        flags.data_path.as_deref(),
+        general.data_path.as_deref(),
+        named.map(|_| path.as_path()),
+    );
+    match data_path {
+        Ok(data_path) => {
+            let overrides = flags.overrides();
+            serve::serve(
+                loaded,
+                serve::Options {
+                    overrides,
+                    data_path,
+                    first_run,
+                    log_level: level,
+                    no_probe: flags.no_probe,
+                },
+            )
+        }
+        Err(text) => fail(Exit::Config, &text),
+    }
+}
+
+/// Logs what was noticed in the file; keys this build ignores are only counted.
+fn warn(loaded: &config::Loaded) {
+    let (later, surprises): (Vec<_>, Vec<_>) = loaded
+        .warnings
+        .iter()
+        .partition(|finding| report::is_later(finding));
+    for finding in surprises {
+        tracing::warn!("{finding}");
+    }
+    if !later.is_empty() {
+        let (count, path) = (later.len(), loaded.path.display());
+        tracing::warn!("{count} keys are not yet in effect; pinnace check {path} lists them");
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    let (text, usable) = report::report(&file.display().to_string(), &config::load(file));
+    out(&text);
+    if usable {
+        Exit::Done.into()
+    } else {
+        Exit::Config.into()
+    }
+}
+
+fn links(file: &Path, user: Option<&str>, qr: bool) -> ExitCode {
+    let loaded = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(failed) => return fail(Exit::Config, &failed.to_string()),
+    };
+    let users = &loaded.config.access.users;
+    if let Some(name) = user.filter(|name| users.get(name).is_none()) {
+        return fail(
+            Exit::Usage,
+            &format!("{}: there is no user {name}", file.display()),
+        );
+    }
+    let base = LinkBase::new(&loaded.config, Detected::find());
+    let chosen = |name: &str| user.is_none_or(|user| user == name);
+    let qr = qr || std::io::stdout().is_terminal();
+    out(&links::page(&loaded.config, &base, &chosen, qr));
+    Exit::Done.into()
+}
+
+fn fail(exit: Exit, text: &str) -> ExitCode {
+    eprintln!("{text}");
+    exit.into()
+}
+
+/// Prints; a reader that went away, as `| head` does, is no error.
+fn out(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

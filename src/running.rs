@@ -1,0 +1,200 @@
+//! The configuration as the control API shows it: limits in force, switches, users of the file.
+//!
+//! Not here: what the API does with it (`admin`), how the file is read (`config/`).
+
+use std::{path::Path, sync::Arc};
+
+use admin::{
+    ApiSettings, Conntrack, EffectiveLimitsData, EffectiveMiddleProxyLimits,
+    EffectiveTimeoutLimits, EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits,
+    EffectiveUserTcpPolicyLimits, Expiration, RefusedPeer, Running, SecretText, StoredUser,
+    Telemetry, TlsDomainLink, UpstreamInfo, UserDefaults, UserLinks,
+};
+
+use crate::{
+    config::{Config, Loaded, api::GrayAction, general::LogLevel},
+    links::LinkBase,
+    store::FileUsers,
+};
+
+/// What the process runs with.
+pub(crate) fn running(config: &Config, log_level: LogLevel) -> Running {
+    Running {
+        users: config
+            .access
+            .users
+            .0
+            .iter()
+            .map(|(name, _)| Arc::from(name.as_str()))
+            .collect(),
+        // One direct route: `[[upstreams]]` is not in effect yet.
+        upstreams: vec![UpstreamInfo::direct()],
+        limits: limits(config),
+        telemetry: Telemetry {
+            log_level: log_level.as_str(),
+            core_enabled: config.telemetry.core_enabled,
+            user_enabled: config.telemetry.user_enabled,
+            me_level: config.telemetry.me_level.as_str(),
+        },
+        // Not in effect yet, so nobody has to send a header.
+        proxy_protocol_enabled: false,
+        conntrack: Conntrack {
+            enabled: config.conntrack.inline_conntrack_control,
+            available: false,
+        },
+    }
+}
+
+/// `[server.api]`.
+pub(crate) fn api_settings(loaded: &Loaded) -> ApiSettings {
+    let api = &loaded.config.api;
+    // The contract's answer unless the file names another one (control-api.md, C10).
+    let refused = if loaded.sets("server.api.gray_action") {
+        match api.gray_action {
+            GrayAction::Api => RefusedPeer::Forbidden,
+            GrayAction::Ok => RefusedPeer::Empty,
+            GrayAction::Drop => RefusedPeer::Close,
+        }
+    } else {
+        RefusedPeer::Forbidden
+    };
+    ApiSettings {
+        enabled: api.enabled,
+        listen: api.listen,
+        whitelist: api.whitelist.clone(),
+        auth_header: api.auth_header.clone(),
+        request_body_limit_bytes: api.request_body_limit_bytes,
+        minimal_runtime_enabled: api.minimal_runtime_enabled,
+        minimal_runtime_cache_ttl_ms: api.minimal_runtime_cache_ttl_ms,
+        runtime_edge_enabled: api.runtime_edge_enabled,
+        runtime_edge_cache_ttl_ms: api.runtime_edge_cache_ttl_ms,
+        runtime_edge_top_n: api.runtime_edge_top_n,
+        runtime_edge_events_capacity: api.runtime_edge_events_capacity,
+        read_only: api.read_only,
+        refused,
+        ..ApiSettings::default()
+    }
+}
+
+/// The users of a file's text, for the API's disk-first answers; `None` when it does not load.
+pub(crate) fn file_users(
+    path: &Path,
+    text: String,
+    base: &dyn Fn(&Config) -> LinkBase,
+) -> Option<FileUsers> {
+    let loaded = crate::config::parse(path, text).ok()?;
+    let config = &loaded.config;
+    let base = base(config);
+    let access = &config.access;
+    let limit = |own: Option<&usize>| own.map(|count| *count as u64);
+    let users = access.users.0.iter().filter_map(|(name, secret)| {
+        let links = base.links(config, secret.0);
+        let user = StoredUser {
+            username: name.clone(),
+            user_ad_tag: access.user_ad_tags.get(name).map(|tag| hex::encode(tag.0)),
+            max_tcp_conns: limit(access.user_max_tcp_conns.get(name)),
+            expiration: access
+                .user_expirations
+                .get(name)
+                .and_then(|moment| Expiration::from_epoch_secs(moment.0)),
+            data_quota_bytes: access.user_data_quota.get(name).copied(),
+            max_unique_ips: limit(access.user_max_unique_ips.get(name)),
+            links: UserLinks {
+                classic: links.classic,
+                secure: links.secure,
+                tls: links.tls,
+                tls_domains: links
+                    .tls_domains
+                    .into_iter()
+                    .map(|own| TlsDomainLink {
+                        domain: own.domain,
+                        link: own.link,
+                    })
+                    .collect(),
+            },
+        };
+        Some((user, SecretText::parse(&hex::encode(secret.0.0))?))
+    });
+    Some(FileUsers {
+        users: users.collect(),
+        defaults: UserDefaults {
+            max_tcp_conns: access.user_max_tcp_conns_global_each as u64,
+            max_unique_ips: access.user_max_unique_ips_global_each as u64,
+        },
+    })
+}
+
+fn limits(config: &Config) -> EffectiveLimitsData {
+    let (connect, timeouts) = (&config.connect, &config.timeouts);
+    let access = &config.access;
+    EffectiveLimitsData {
+        update_every_secs: config.me_source.update_every.unwrap_or(UPDATE_EVERY_SECS),
+        me_reinit_every_secs: config.me_reinit.me_reinit_every_secs,
+        me_pool_force_close_secs: match config.me_reinit.me_reinit_drain_timeout_secs {
+            0 => FORCE_CLOSE_SECS,
+            secs => secs,
+        },
+        timeouts: EffectiveTimeoutLimits {
+            client_handshake_secs: timeouts.client_handshake,
+            client_first_byte_idle_secs: timeouts.client_first_byte_idle_secs,
+            tg_connect_secs: connect.tg_connect,
+            client_keepalive_secs: timeouts.client_keepalive,
+            client_ack_secs: timeouts.client_ack,
+            me_one_retry: timeouts.me_one_retry,
+            me_one_timeout_ms: timeouts.me_one_timeout_ms,
+        },
+        upstream: EffectiveUpstreamLimits {
+            connect_retry_attempts: connect.upstream_connect_retry_attempts,
+            connect_retry_backoff_ms: connect.upstream_connect_retry_backoff_ms,
+            connect_budget_ms: connect.upstream_connect_budget_ms,
+            unhealthy_fail_threshold: connect.upstream_unhealthy_fail_threshold,
+            connect_failfast_hard_errors: connect.upstream_connect_failfast_hard_errors,
+        },
+        middle_proxy: middle_proxy(config),
+        user_ip_policy: EffectiveUserIpPolicyLimits {
+            global_each: access.user_max_unique_ips_global_each as u64,
+            mode: access.user_max_unique_ips_mode.as_str(),
+            window_secs: access.user_max_unique_ips_window_secs,
+        },
+        user_tcp_policy: EffectiveUserTcpPolicyLimits {
+            global_each: access.user_max_tcp_conns_global_each as u64,
+        },
+    }
+}
+
+fn middle_proxy(config: &Config) -> EffectiveMiddleProxyLimits {
+    let (pool, floor) = (&config.me_pool, &config.me_floor);
+    EffectiveMiddleProxyLimits {
+        floor_mode: floor.me_floor_mode.as_str(),
+        adaptive_floor_idle_secs: floor.me_adaptive_floor_idle_secs,
+        adaptive_floor_min_writers_single_endpoint: floor
+            .me_adaptive_floor_min_writers_single_endpoint,
+        adaptive_floor_min_writers_multi_endpoint: floor
+            .me_adaptive_floor_min_writers_multi_endpoint,
+        adaptive_floor_recover_grace_secs: floor.me_adaptive_floor_recover_grace_secs,
+        adaptive_floor_writers_per_core_total: floor.me_adaptive_floor_writers_per_core_total,
+        adaptive_floor_cpu_cores_override: floor.me_adaptive_floor_cpu_cores_override,
+        adaptive_floor_max_extra_writers_single_per_core: floor
+            .me_adaptive_floor_max_extra_writers_single_per_core,
+        adaptive_floor_max_extra_writers_multi_per_core: floor
+            .me_adaptive_floor_max_extra_writers_multi_per_core,
+        adaptive_floor_max_active_writers_per_core: floor
+            .me_adaptive_floor_max_active_writers_per_core,
+        adaptive_floor_max_warm_writers_per_core: floor.me_adaptive_floor_max_warm_writers_per_core,
+        adaptive_floor_max_active_writers_global: floor.me_adaptive_floor_max_active_writers_global,
+        adaptive_floor_max_warm_writers_global: floor.me_adaptive_floor_max_warm_writers_global,
+        reconnect_max_concurrent_per_dc: pool.me_reconnect_max_concurrent_per_dc,
+        reconnect_backoff_base_ms: pool.me_reconnect_backoff_base_ms,
+        reconnect_backoff_cap_ms: pool.me_reconnect_backoff_cap_ms,
+        reconnect_fast_retry_count: pool.me_reconnect_fast_retry_count,
+        writer_pick_mode: pool.me_writer_pick_mode.as_str(),
+        writer_pick_sample_size: pool.me_writer_pick_sample_size,
+        me2dc_fallback: config.general.me2dc_fallback,
+        me2dc_fast: config.general.me2dc_fast,
+    }
+}
+
+/// `general.update_every` when only unset.
+const UPDATE_EVERY_SECS: u64 = 300;
+/// What a configured 0 means.
+const FORCE_CLOSE_SECS: u64 = 300;

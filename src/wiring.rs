@@ -1,0 +1,356 @@
+//! Configuration to `shards::Settings`: defaults that depend on the host are chosen here, and
+//! units become durations. The data plane sees nothing of TOML.
+//!
+//! Not here: what a key may be (`config/`). Called by `serve`.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use shards::{
+    proto::dc::DcTable,
+    settings::{
+        BufferSettings, ListenerSettings, Modes, Parking, PlaneSettings, ReplaySettings, Settings,
+        Steering, TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
+    },
+};
+
+use crate::config::{
+    Config, Loaded,
+    censorship::UnknownSniAction,
+    kinds::Family,
+    shards::{CoreList, Count, ParkingMode, SteeringMode},
+};
+
+/// What the process may use of the host's CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostCpus {
+    /// Cores in the process's CPU mask, ascending.
+    pub(crate) allowed: Vec<usize>,
+    /// CPUs' worth of time its control group grants, rounded up; `None` is no limit.
+    pub(crate) limit: Option<usize>,
+}
+
+/// Command-line values that win over the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overrides {
+    /// `--shards`.
+    pub(crate) shards: Option<usize>,
+    /// `--cores`.
+    pub(crate) cores: Option<CoreList>,
+}
+
+/// Settings, and what was left out of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Wired {
+    /// For the data plane.
+    pub(crate) settings: Settings,
+    /// Listeners of a family that is off.
+    pub(crate) skipped: Vec<SocketAddr>,
+}
+
+/// A configuration that does not fit this host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WiringError {
+    /// Every listener is switched off.
+    #[error(
+        "nothing to listen on: set server.listen_addr_ipv4 or [[server.listeners]], and the \
+         address family in [network]"
+    )]
+    NoListener,
+    /// A named core is not ours.
+    #[error("core {core} is not available to this process, which may use {allowed:?}")]
+    Core {
+        /// Its number.
+        core: usize,
+        /// Those that are.
+        allowed: Vec<usize>,
+    },
+    /// More shards than cores.
+    #[error("{shards} shards do not fit on {cores} cores; lower shards.count or --shards")]
+    Shards {
+        /// Asked for.
+        shards: usize,
+        /// There are.
+        cores: usize,
+    },
+}
+
+/// Builds the settings of the data plane.
+///
+/// # Errors
+/// [`WiringError`]: no listener left, or cores that this process does not have.
+pub(crate) fn wire(
+    loaded: &Loaded,
+    overrides: &Overrides,
+    cpus: &HostCpus,
+) -> Result<Wired, WiringError> {
+    let config = &loaded.config;
+    let (listeners, skipped) = listeners(config);
+    if listeners.is_empty() {
+        return Err(WiringError::NoListener);
+    }
+    let cores = cores(config, overrides, cpus)?;
+    let settings = Settings {
+        plane: plane(config, cores),
+        listeners,
+        modes: Modes {
+            classic: config.modes.classic,
+            secure: config.modes.secure,
+            tls: config.modes.tls,
+        },
+        tls: tls(loaded),
+        timeouts: timeouts(config),
+        replay: replay(loaded),
+        upstream: upstream(config),
+        users: users(config),
+    };
+    Ok(Wired { settings, skipped })
+}
+
+/// Addresses to listen on, and those left out because their family is off (config.md 8).
+fn listeners(config: &Config) -> (Vec<ListenerSettings>, Vec<SocketAddr>) {
+    let server = &config.server;
+    let mut wanted: Vec<SocketAddr> = config
+        .listeners
+        .iter()
+        .filter_map(|own| Some(SocketAddr::new(own.ip?, own.port.unwrap_or(server.port))))
+        .collect();
+    if config.listeners.is_empty() && server.listen_tcp != Some(false) {
+        let v4 = server.listen_addr_ipv4.map(IpAddr::V4);
+        let v6 = server.listen_addr_ipv6.map(IpAddr::V6);
+        let here = |ip| SocketAddr::new(ip, server.port);
+        wanted.extend(v4.map(here));
+        // The default address of a family that is off is nothing to report.
+        wanted.extend(v6.map(here).filter(|_| config.network.ipv6 == Some(true)));
+    }
+    wanted.dedup();
+    let (v4, v6) = (config.network.ipv4, config.network.ipv6 == Some(true));
+    let (bound, skipped): (Vec<_>, Vec<_>) = wanted
+        .into_iter()
+        .partition(|addr| if addr.is_ipv4() { v4 } else { v6 });
+    let backlog = server.listen_backlog;
+    (
+        bound
+            .into_iter()
+            .map(|addr| ListenerSettings { addr, backlog })
+            .collect(),
+        skipped,
+    )
+}
+
+/// The core of each shard.
+fn cores(
+    config: &Config,
+    overrides: &Overrides,
+    cpus: &HostCpus,
+) -> Result<Vec<usize>, WiringError> {
+    let named = overrides.cores.as_ref().or(config.shards.cores.as_ref());
+    let mut cores = match named {
+        Some(CoreList(named)) => {
+            if let Some(&core) = named.iter().find(|core| !cpus.allowed.contains(core)) {
+                return Err(WiringError::Core {
+                    core,
+                    allowed: cpus.allowed.clone(),
+                });
+            }
+            named.clone()
+        }
+        None => cpus.allowed.clone(),
+    };
+    let count = match (overrides.shards, config.shards.count) {
+        (Some(count), _) | (None, Count::Fixed(count)) => count,
+        // Named cores are all meant; otherwise more shards than CPU time only fight each other.
+        (None, Count::Auto) if named.is_some() => cores.len(),
+        (None, Count::Auto) => cores.len().min(cpus.limit.unwrap_or(usize::MAX)).max(1),
+    };
+    if count > cores.len() {
+        return Err(WiringError::Shards {
+            shards: count,
+            cores: cores.len(),
+        });
+    }
+    cores.truncate(count);
+    Ok(cores)
+}
+
+fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
+    let own = &config.shards;
+    let total = match config.server.max_connections {
+        0 => CONNECTIONS_MAX,
+        some => some as usize,
+    };
+    let share = total.div_ceil(cores.len().max(1));
+    PlaneSettings {
+        cores,
+        spin: Duration::from_micros(u64::from(own.spin_us)),
+        steering: match own.steering {
+            SteeringMode::Hash => Steering::Hash,
+            SteeringMode::Cpu => Steering::Cpu,
+        },
+        buffers: BufferSettings {
+            small_bytes: own.small_buffer_bytes,
+            small_count: own.small_buffers.0,
+            large_bytes: own.large_buffer_bytes,
+            large_count: own.large_buffers.0,
+            queue_bytes_max: own.queue_bytes_max,
+            spill_bytes_max: own.spill_bytes_max,
+        },
+        connections_max: own.connections_max.unwrap_or(share),
+        drain: Duration::from_secs(own.drain_secs),
+        parking: match own.parking {
+            ParkingMode::Ring => Parking::Ring,
+            ParkingMode::Executor => Parking::Executor,
+        },
+        ip_window: Duration::from_secs(config.access.user_max_unique_ips_window_secs),
+    }
+}
+
+fn tls(loaded: &Loaded) -> TlsSettings {
+    let config = &loaded.config;
+    let tls = &config.censorship;
+    let millis = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
+    TlsSettings {
+        domains: std::iter::once(&tls.tls_domain)
+            .chain(&tls.tls_domains)
+            .map(|domain| domain.0.clone())
+            .collect(),
+        unknown_sni: match tls.unknown_sni_action {
+            UnknownSniAction::Drop => UnknownSni::Drop,
+            UnknownSniAction::Mask => UnknownSni::Mask,
+            UnknownSniAction::Accept => UnknownSni::Accept,
+            UnknownSniAction::RejectHandshake => UnknownSni::RejectHandshake,
+        },
+        skew_secs_max: (!config.access.ignore_time_skew).then_some(SKEW_SECS_MAX),
+        hello_delay_ms: match tls.server_hello_delay_max_ms {
+            0 => (0, 0),
+            max => (millis(tls.server_hello_delay_min_ms), millis(max)),
+        },
+        flight_bytes: if loaded.sets("censorship.fake_cert_len") {
+            let bytes = u16::try_from(tls.fake_cert_len)
+                .unwrap_or(u16::MAX)
+                .clamp(1024, 10_000);
+            (bytes, bytes)
+        } else {
+            FLIGHT_BYTES
+        },
+    }
+}
+
+fn timeouts(config: &Config) -> TimeoutSettings {
+    let secs = Duration::from_secs;
+    let timeouts = &config.timeouts;
+    TimeoutSettings {
+        first_byte: secs(timeouts.client_first_byte_idle_secs),
+        handshake: secs(timeouts.client_handshake),
+        inner_header: secs(config.shards.inner_header_secs),
+        idle: secs(config.shards.relay_idle_secs),
+        half_close: HALF_CLOSE,
+        keepalive: secs(timeouts.client_keepalive),
+        client_ack: secs(timeouts.client_ack),
+    }
+}
+
+/// The reference forgets after 120 seconds, which lets a recorded handshake in again (protocol.md
+/// 6.5); unless the file says otherwise we remember for two days.
+fn replay(loaded: &Loaded) -> ReplaySettings {
+    let access = &loaded.config.access;
+    let entries = if loaded.sets("access.replay_check_len") {
+        access.replay_check_len.clamp(1024, REPLAY_ENTRIES_MAX)
+    } else {
+        REPLAY_ENTRIES
+    };
+    let window = if loaded.sets("access.replay_window_secs") {
+        Duration::from_secs(access.replay_window_secs)
+    } else {
+        REPLAY_WINDOW
+    };
+    ReplaySettings { entries, window }
+}
+
+fn upstream(config: &Config) -> UpstreamSettings {
+    let connect = &config.connect;
+    let mut dcs = DcTable::builtin();
+    for (dc, addrs) in &config.root.dc_overrides.0 {
+        // The key was checked to be a number when the file was read.
+        if let Ok(dc) = dc.parse()
+            && !addrs.0.is_empty()
+        {
+            dcs.overrides.insert(dc, addrs.0.clone());
+        }
+    }
+    dcs.default_dc = config.root.default_dc.map_or(dcs.default_dc, i16::from);
+    UpstreamSettings {
+        dcs,
+        ipv4: config.network.ipv4,
+        ipv6: config.network.ipv6 == Some(true),
+        prefer_ipv6: config.network.prefer == Family::V6,
+        fast_mode: config.general.fast_mode,
+        connect_timeout: Duration::from_secs(connect.tg_connect),
+        connect_retries: connect.upstream_connect_retry_attempts,
+        connect_backoff: Duration::from_millis(connect.upstream_connect_retry_backoff_ms),
+        connect_budget: Duration::from_millis(connect.upstream_connect_budget_ms),
+        failfast_hard_errors: connect.upstream_connect_failfast_hard_errors,
+        unhealthy_fails: connect.upstream_unhealthy_fail_threshold,
+        probe_every: Duration::from_secs(config.shards.probe_secs),
+    }
+}
+
+/// Users in file order: the index is the data plane's user id.
+pub(crate) fn users(config: &Config) -> Arc<[UserSettings]> {
+    fn by_name<T>(map: &crate::config::value::Map<T>) -> HashMap<&str, &T> {
+        map.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .collect()
+    }
+    let access = &config.access;
+    let enabled = by_name(&access.user_enabled);
+    let conns = by_name(&access.user_max_tcp_conns);
+    let ips = by_name(&access.user_max_unique_ips);
+    let quotas = by_name(&access.user_data_quota);
+    let expirations = by_name(&access.user_expirations);
+    let denies = by_name(&access.user_source_deny);
+    // 0 falls back to the limit for everybody.
+    let limit = |own: Option<&&usize>, each: usize| match own {
+        Some(&&own) if own > 0 => own as u64,
+        _ => each as u64,
+    };
+    let user = |(name, secret): &(String, crate::config::secrets::UserSecret)| {
+        let name = name.as_str();
+        UserSettings {
+            name: Arc::from(name),
+            secret: secret.0,
+            enabled: enabled.get(name).is_none_or(|enabled| **enabled),
+            connections_max: limit(conns.get(name), access.user_max_tcp_conns_global_each),
+            expires_at: expirations.get(name).map(|moment| moment.0),
+            quota_bytes: quotas.get(name).map(|bytes| **bytes),
+            unique_ips_max: limit(ips.get(name), access.user_max_unique_ips_global_each),
+            source_deny: denies
+                .get(name)
+                .map(|nets| (*nets).clone())
+                .unwrap_or_default(),
+        }
+    };
+    access.users.0.iter().map(user).collect()
+}
+
+/// protocol.md 6.4.
+const SKEW_SECS_MAX: u32 = 120;
+/// protocol.md 6.7, without a measurement.
+const FLIGHT_BYTES: (u16, u16) = (2048, 4500);
+/// protocol.md 6.6.
+const REPLAY_ENTRIES: usize = 1_048_576;
+const REPLAY_WINDOW: Duration = Duration::from_secs(48 * 3600);
+/// 2 GiB of replay store.
+const REPLAY_ENTRIES_MAX: usize = 67_108_864;
+/// protocol.md 10.2.
+const HALF_CLOSE: Duration = Duration::from_secs(5);
+/// What "unlimited" means for one process.
+const CONNECTIONS_MAX: usize = 16_777_216;
+
+#[cfg(test)]
+mod tests;
