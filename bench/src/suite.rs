@@ -1,0 +1,264 @@
+//! Everything that has a goal: our proxy in turn with the relay, and by itself; each goal with what
+//! was measured. The goals are in [`scenario`](crate::scenario).
+
+use crate::{
+    client::Mode,
+    machine::Cores,
+    report::Verdict,
+    scenario::{
+        IDLE_BYTES_MAX, MARKS, Mark, QUIET_CPU_MAX, SPREAD_MIN, STALL_GROWTH_BYTES_MAX,
+        START_MS_MAX, Scenario, TWO_SHARDS_RATIO_MAX,
+    },
+    session::{Bench, BenchError, Entry, mib},
+    target::{TargetSpec, config::ProxyConfig},
+};
+
+/// Runs the parts whose name begins with one of `only` (all without any). Returns whether every
+/// goal was met. A part that fails misses its goals and does not end the suite.
+///
+/// # Errors
+/// [`BenchError::Target`] when neither the relay nor our proxy can be started.
+pub fn run(bench: &mut Bench, config: &ProxyConfig, only: &[String]) -> Result<bool, BenchError> {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|o| name.starts_with(o.as_str()));
+    let mut names: Vec<&str> = MARKS.iter().map(|m| m.scenario).collect();
+    names.dedup();
+    for name in names.into_iter().filter(|n| wanted(n)) {
+        let marks: Vec<Mark> = MARKS.into_iter().filter(|m| m.scenario == name).collect();
+        if let Some(scenario) = Scenario::find(name) {
+            compare_with_relay(bench, config, scenario, &marks)?;
+        }
+    }
+    if wanted("idle") {
+        idle(bench, config)?;
+    }
+    if wanted("shards") && bench.all_cores().len() > 1 {
+        two_shards(bench, config)?;
+    }
+    if wanted("start") {
+        start_and_quiet(bench, config)?;
+    }
+    if wanted("stall") {
+        stall(bench, config)?;
+    }
+    Ok(bench.report.verdicts.iter().all(|v| v.pass != Some(false)))
+}
+
+fn compare_with_relay(
+    bench: &mut Bench,
+    config: &ProxyConfig,
+    scenario: &Scenario,
+    marks: &[Mark],
+) -> Result<(), BenchError> {
+    let relay = bench.start(&TargetSpec::Relay)?;
+    let mut targets = Vec::new();
+    for mark in marks {
+        if !targets.iter().any(|(options, _)| *options == mark.options) {
+            targets.push((mark.options, bench.start(&with(config, mark.options))?));
+        }
+    }
+    let mut entries = Vec::new();
+    for mark in marks {
+        let target = targets
+            .iter()
+            .find(|(options, _)| *options == mark.options)
+            .map(|(_, t)| t);
+        entries.extend(target.map(|target| Entry {
+            target,
+            mode: mark.mode,
+        }));
+    }
+    entries.push(Entry {
+        target: &relay,
+        mode: Mode::Direct,
+    });
+    let measured = bench.load(scenario, &entries, 1);
+    for (n, mark) in marks.iter().enumerate() {
+        let options = if mark.options.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", mark.options)
+        };
+        let case = format!("{}, {}{options}", mark.scenario, mark.mode.name());
+        let goal = mark
+            .ratio_max
+            .map_or_else(String::new, |max| format!("at most {max:.2} x relay"));
+        match &measured {
+            Ok(group) => {
+                let ratio = group.ratio(n).unwrap_or(f64::NAN);
+                let cpu = |n: usize| group.series.get(n).map_or(f64::NAN, |s| s.cpu_per_unit());
+                let of = (cpu(n), cpu(group.series.len() - 1), group.unit.name());
+                bench.report.verdicts.push(Verdict {
+                    case,
+                    goal,
+                    measured: ratio,
+                    shown: format!("{ratio:.2} ({:.4} / {:.4} CPU-s per {})", of.0, of.1, of.2),
+                    pass: mark.ratio_max.map(|max| ratio <= max),
+                });
+            }
+            Err(e) => missed(bench, case, goal, e),
+        }
+    }
+    Ok(())
+}
+
+fn idle(bench: &mut Bench, config: &ProxyConfig) -> Result<(), BenchError> {
+    let target = bench.start(&with(config, ""))?;
+    let measured = bench.idle(
+        Entry {
+            target: &target,
+            mode: Mode::Ee,
+        },
+        1000,
+        8000,
+    );
+    let case = "memory per idle ee connection".to_owned();
+    let goal = format!("at most {:.0} KiB", IDLE_BYTES_MAX / 1024.0);
+    match measured {
+        Ok(bytes) => bench.report.verdicts.push(Verdict {
+            case,
+            goal,
+            measured: bytes,
+            shown: format!("{:.2} KiB", bytes / 1024.0),
+            pass: Some(bytes <= IDLE_BYTES_MAX),
+        }),
+        Err(e) => missed(bench, case, goal, &e),
+    }
+    Ok(())
+}
+
+/// The load cannot have cores of its own on a small machine, so it takes all for both targets.
+fn two_shards(bench: &mut Bench, config: &ProxyConfig) -> Result<(), BenchError> {
+    let before = bench.surroundings().cores.clone();
+    let both = Cores::split(bench.all_cores(), 2);
+    let one = Cores {
+        target: both.target.iter().copied().take(1).collect(),
+        load: both.load.clone(),
+    };
+    bench.use_cores(one)?;
+    let one_shard = bench.start(&with(config, "shards=1"))?;
+    bench.use_cores(both)?;
+    let two_shards = bench.start(&with(config, "shards=2"))?;
+    for name in ["bulk-down", "ping-1000"] {
+        let Some(scenario) = Scenario::find(name) else {
+            continue;
+        };
+        let entries = [&two_shards, &one_shard].map(|target| Entry {
+            target,
+            mode: Mode::Dd,
+        });
+        let measured = bench.load(scenario, &entries, 2);
+        let case = format!("2 shards against 1, {name}, dd");
+        let goal = format!("at most {TWO_SHARDS_RATIO_MAX:.2} x one shard");
+        let group = match measured {
+            Ok(group) => group,
+            Err(e) => {
+                missed(bench, case, goal, &e);
+                continue;
+            }
+        };
+        let ratio = group.ratio(0).unwrap_or(f64::NAN);
+        bench.report.verdicts.push(Verdict {
+            case,
+            goal,
+            measured: ratio,
+            shown: format!("{ratio:.2}"),
+            pass: Some(ratio <= TWO_SHARDS_RATIO_MAX),
+        });
+        // Every connection of this load does the same, so that CPU of the two busiest threads shows
+        // how many of them each shard has.
+        if name == "ping-1000" {
+            let smaller = group.series.first().map_or(0.0, |s| {
+                s.median_of(|r| r.thread_shares.get(1).copied().unwrap_or(0.0))
+            });
+            bench.report.verdicts.push(Verdict {
+                case: "work of 1,000 connections on the lesser of 2 shards".into(),
+                goal: format!("at least {:.0} %", SPREAD_MIN * 100.0),
+                measured: smaller,
+                shown: format!("{:.0} %", smaller * 100.0),
+                pass: Some(smaller >= SPREAD_MIN),
+            });
+        }
+    }
+    drop((one_shard, two_shards));
+    bench.use_cores(before)
+}
+
+fn start_and_quiet(bench: &mut Bench, config: &ProxyConfig) -> Result<(), BenchError> {
+    let spec = with(config, "");
+    let start_ms = bench.starts(&spec, 5)?;
+    bench.report.verdicts.push(Verdict {
+        case: "start to listening".into(),
+        goal: format!("under {START_MS_MAX:.0} ms"),
+        measured: start_ms,
+        shown: format!("{start_ms:.1} ms"),
+        pass: Some(start_ms < START_MS_MAX),
+    });
+    let target = bench.start(&spec)?;
+    let case = "CPU without clients".to_owned();
+    let goal = format!("under {:.1} % of a core", QUIET_CPU_MAX * 100.0);
+    match bench.quiet(&target) {
+        Ok(part) => bench.report.verdicts.push(Verdict {
+            case,
+            goal,
+            measured: part,
+            shown: format!("{:.3} %", part * 100.0),
+            pass: Some(part < QUIET_CPU_MAX),
+        }),
+        Err(e) => missed(bench, case, goal, &e),
+    }
+    Ok(())
+}
+
+fn stall(bench: &mut Bench, config: &ProxyConfig) -> Result<(), BenchError> {
+    for mode in [Mode::Dd, Mode::Ee] {
+        let target = bench.start(&with(config, ""))?;
+        let measured = bench.stall(Entry {
+            target: &target,
+            mode,
+        });
+        let case = format!("both directions full, then slow readers, {}", mode.name());
+        let goal = format!(
+            "every byte arrives; grows by at most {:.0} MiB",
+            mib(STALL_GROWTH_BYTES_MAX)
+        );
+        match measured {
+            Ok(bytes) => bench.report.verdicts.push(Verdict {
+                case,
+                goal,
+                measured: bytes as f64,
+                shown: format!("{:.1} MiB", mib(bytes)),
+                pass: Some(bytes <= STALL_GROWTH_BYTES_MAX),
+            }),
+            Err(e) => missed(bench, case, goal, &e),
+        }
+    }
+    Ok(())
+}
+
+/// The suite's own options are valid, which a test of the marks shows; a target without them would
+/// be measured as something else.
+fn with(config: &ProxyConfig, options: &str) -> TargetSpec {
+    let config = if options.is_empty() {
+        Ok(config.clone())
+    } else {
+        config.with(options)
+    };
+    TargetSpec::Pinnace(config.expect("options of the suite are valid"))
+}
+
+fn missed(bench: &mut Bench, case: String, goal: String, error: &BenchError) {
+    eprintln!("{case}: {error}");
+    let first_line = error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    bench.report.verdicts.push(Verdict {
+        case,
+        goal,
+        measured: f64::NAN,
+        shown: first_line,
+        pass: Some(false),
+    });
+}
