@@ -93,6 +93,8 @@ impl Shard {
         if relay.client_ended {
             return;
         }
+        // A DC that has ended may still read. If it does not, its reset comes to `dc_failed`, which
+        // leaves the flush to the client alone.
         let (client, dc, user) = (*client, relay.dc, relay.user);
         if len > 0 {
             self.engine.send(dc, buf);
