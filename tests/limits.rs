@@ -200,6 +200,7 @@ fn small(dc: &FakeDc) -> Proxy {
     Config::new(dc.addr())
         .set("shards.relay_idle_secs", 4)
         .set("shards.small_buffers", 256)
+        .set("shards.large_buffer_bytes", 131_072)
         .set("shards.large_buffers", 16)
         .set("shards.queue_bytes_max", 131_072)
         .start()
