@@ -4,6 +4,7 @@
 mod cli;
 mod config;
 mod first_run;
+mod host_cpu;
 mod links;
 mod logging;
 mod plane;
@@ -30,6 +31,9 @@ use crate::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(text) = host_cpu::complaint() {
+        return fail(Exit::Host, &text);
+    }
     let cli = match cli::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(text) => return fail(Exit::Usage, &text),
