@@ -205,6 +205,7 @@ fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
             ParkingMode::Ring => Parking::Ring,
             ParkingMode::Executor => Parking::Executor,
         },
+        fingerprints: config.api.enabled && config.api.runtime_edge_enabled,
         ip_window: Duration::from_secs(config.access.user_max_unique_ips_window_secs),
     }
 }

@@ -47,6 +47,8 @@ pub struct PlaneSettings {
     pub drain: Duration,
     /// How a shard waits when nothing is ready.
     pub parking: Parking,
+    /// Count kinds of TLS clients (JA3, JA4): a few microseconds for each hello.
+    pub fingerprints: bool,
     /// How long a source address of a user stays listed after its last connection.
     pub ip_window: Duration,
 }

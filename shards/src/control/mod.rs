@@ -3,8 +3,10 @@
 //! The admin side posts a [`Command`] to every [`Mailbox`] and waits for the replies with a
 //! deadline of its own; a shard never waits for the admin side.
 
+mod fingerprints;
 mod snapshot;
 
+pub use self::fingerprints::{FingerprintRow, FingerprintScope, TlsFingerprints};
 pub use self::snapshot::{
     DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow, merge_snapshots,
 };
@@ -18,6 +20,11 @@ pub enum Command {
     Snapshot {
         /// Where the copy goes; a full or closed channel is ignored.
         reply: Sender<ShardSnapshot>,
+    },
+    /// Reply with the kinds of TLS clients that came.
+    TlsFingerprints {
+        /// Where the copy goes; a full or closed channel is ignored.
+        reply: Sender<TlsFingerprints>,
     },
     /// Stop accepting, let sessions go on until the configured limit, then close them.
     Drain,

@@ -160,6 +160,7 @@ impl Shard {
             rng,
             keys,
             core,
+            fingerprints,
             now_unix,
             ..
         } = self;
@@ -178,6 +179,7 @@ impl Shard {
                 random: &mut random,
                 public_key: &mut public_key,
                 evicted_early: &mut core.replay_evicted_early_total,
+                fingerprints: settings.plane.fingerprints.then_some(fingerprints),
             },
         )
     }

@@ -29,6 +29,7 @@ use crate::{
     policy::{
         Millis,
         end::SessionEnd,
+        fingerprints::Fingerprints,
         replay::ReplayStore,
         timer::Timers,
         upstream::Upstream,
@@ -53,6 +54,7 @@ pub(super) struct Shard {
     pub(super) upstream_counters: UpstreamCounters,
     pub(super) user_rows: Vec<UserCounters>,
     pub(super) unknown_dcs: HashSet<i16>,
+    pub(super) fingerprints: Fingerprints,
     pub(super) rng: StdRng,
     pub(super) keys: KeyPool,
     pub(super) now: Millis,
@@ -109,6 +111,7 @@ impl Shard {
             upstream_counters: UpstreamCounters::default(),
             user_rows: vec![UserCounters::default(); users],
             unknown_dcs: HashSet::new(),
+            fingerprints: Fingerprints::default(),
             rng: StdRng::from_rng(&mut rng),
             keys,
             now: Millis(0),
@@ -338,6 +341,9 @@ impl Shard {
             match command {
                 // An asker that has given up is no concern of ours.
                 Command::Snapshot { reply } => drop(reply.try_send(self.snapshot())),
+                Command::TlsFingerprints { reply } => {
+                    drop(reply.try_send(self.fingerprints.rows(self.now_unix)));
+                }
                 Command::Drain => self.drain(),
                 Command::Stop => self.close_all(),
             }

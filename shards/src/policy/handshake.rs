@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use super::{
     end::Refusal,
+    fingerprints::Fingerprints,
     replay::{KeyKind, ReplayStore, Seen},
     users::{Hints, UserId, UserTable},
 };
@@ -68,6 +69,8 @@ pub(crate) struct Context<'a> {
     pub(crate) public_key: &'a mut dyn FnMut() -> [u8; 32],
     /// Replay keys forgotten before their time; added to.
     pub(crate) evicted_early: &'a mut u64,
+    /// Set when kinds of TLS clients are counted.
+    pub(crate) fingerprints: Option<&'a mut Fingerprints>,
 }
 
 /// What is to be done next.
@@ -164,6 +167,10 @@ impl Handshake {
         let found = ctx.hints.find(ctx.users, ctx.from, |user| {
             verify(seen, &random, ctx.users.hmac(user)?)
         });
+        if let Some(fingerprints) = &mut ctx.fingerprints {
+            let user = found.as_ref().map(|(user, _)| *user);
+            fingerprints.note(&self.seen, ctx.from, user, ctx.now_unix);
+        }
         let Some((user, timestamp)) = found else {
             return Progress::Refused(Refusal::TlsDigest);
         };

@@ -4,6 +4,7 @@
 //! all of it in, so that every rule can be tested in virtual time.
 
 pub(crate) mod end;
+pub(crate) mod fingerprints;
 pub(crate) mod handshake;
 pub(crate) mod replay;
 pub(crate) mod timer;

@@ -129,6 +129,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             connections_max: 100_000,
             drain: long,
             parking: Parking::Ring,
+            fingerprints: true,
             ip_window: Duration::from_secs(30),
         },
         listeners: vec![ListenerSettings {

@@ -2,6 +2,7 @@
 //! (protocol.md 6). Nothing is encrypted by TLS.
 
 pub mod client_hello;
+pub mod fingerprint;
 mod hello_builder;
 mod hello_fields;
 pub mod record;
