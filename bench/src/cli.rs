@@ -4,7 +4,7 @@ use std::{error::Error, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use bench::{
     client::Mode,
-    demo,
+    control, demo,
     fake_dc::FakeDc,
     relay,
     scenario::{SCENARIOS, Scenario},
@@ -29,6 +29,8 @@ enum Command {
     Run(Box<Run>),
     /// Run everything that has a goal, in turn with the relay, and say which goals are met.
     Suite(Box<Suite>),
+    /// What the control side costs: many users, changes, scraping, a flood of requests.
+    Control(Box<ControlArgs>),
     /// A fake Telegram, the proxy and clients of all modes on this machine, without any network.
     Demo {
         /// How long, seconds.
@@ -99,6 +101,30 @@ struct Suite {
 }
 
 #[derive(Debug, Args)]
+struct ControlArgs {
+    /// Our proxy and its options, as for `run`.
+    #[arg(long, default_value = "pinnace")]
+    target: TargetSpec,
+    /// Users configured.
+    #[arg(long, default_value_t = 10_000)]
+    users: usize,
+    /// Users created, and changed, by the API.
+    #[arg(long, default_value_t = 50)]
+    changes: usize,
+    /// Seconds of each state that is measured over time.
+    #[arg(long, default_value_t = 10)]
+    secs: u64,
+    /// Requests per second of the flood.
+    #[arg(long, default_value_t = 10_000)]
+    flood: u64,
+    /// Clients served meanwhile.
+    #[arg(long, default_value_t = 100)]
+    clients: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
 struct Common {
     /// Rounds of each target.
     #[arg(long, default_value_t = 5)]
@@ -158,6 +184,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Run(args) => measure(&args),
         Command::Suite(args) => suite(&args),
+        Command::Control(args) => control_side(&args),
         Command::Demo { secs, pinnace } => {
             demo::run(std::time::Duration::from_secs(secs), pinnace)?;
             Ok(ExitCode::SUCCESS)
@@ -286,6 +313,27 @@ fn suite(args: &Suite) -> Outcome {
     } else {
         ExitCode::from(2)
     })
+}
+
+fn control_side(args: &ControlArgs) -> Outcome {
+    let TargetSpec::Pinnace(config) = &args.target else {
+        return Err("only pinnace is measured so".into());
+    };
+    let bench = Bench::new(args.common.setup()?)?;
+    println!("{}", bench.report.heading());
+    let plan = control::Plan {
+        users: args.users,
+        changes: args.changes,
+        secs: args.secs.max(1),
+        flood_per_sec: args.flood,
+        clients: args.clients,
+    };
+    let outcome = control::control(config, bench.surroundings(), plan)?;
+    print!("{outcome}");
+    if let Some(path) = &args.common.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&(plan, &outcome))?)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A relay is spoken to in one way only.

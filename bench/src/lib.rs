@@ -5,8 +5,10 @@
 //! here is a process with an address and a secret.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod client;
 pub mod compare;
+pub mod control;
 pub mod demo;
 pub mod fake_dc;
 pub mod latency;

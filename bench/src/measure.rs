@@ -70,6 +70,28 @@ impl Process {
         Ok(sample)
     }
 
+    /// Name and CPU nanoseconds of each of its own threads that is alive.
+    ///
+    /// # Errors
+    /// The process has ended or may not be read.
+    pub fn threads(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            let path = entry?.path();
+            // A thread may end between the listing and the reading.
+            let (Ok(name), Ok(text)) = (
+                fs::read_to_string(path.join("comm")),
+                fs::read_to_string(path.join("schedstat")),
+            ) else {
+                continue;
+            };
+            let nanos = text.split_whitespace().next().and_then(|n| n.parse().ok());
+            let nanos = nanos.ok_or_else(|| odd(self.pid, "schedstat"))?;
+            all.push((name.trim().to_owned(), nanos));
+        }
+        Ok(all)
+    }
+
     /// Memory now.
     ///
     /// # Errors
@@ -204,6 +226,7 @@ mod tests {
         assert!(used > Duration::from_millis(10), "{used:?}");
         assert!(me.memory().unwrap().rss_bytes > 100_000);
         assert!(me.rss_bytes().unwrap() > 100_000);
+        assert!(me.threads().unwrap().iter().any(|(_, nanos)| *nanos > 0));
     }
 
     #[test]

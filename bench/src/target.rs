@@ -370,7 +370,7 @@ const CLIENTS_PER_SOURCE: usize = 4000;
 
 /// A port that nobody listens on, below those that the kernel gives to connecting sockets: a client
 /// that tries one of those before anybody listens may connect to itself.
-fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     for _ in 0..200 {
         let port = 20_000 + rand::random::<u16>() % 12_000;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
