@@ -8,9 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{config::shards::CoreList, wiring::Overrides};
+use crate::{
+    config::{
+        logging::{LogDestination, LogRotation, Logging},
+        shards::CoreList,
+    },
+    log_output::Destination,
+    wiring::Overrides,
+};
 
 /// Why the process ends. The numbers are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +112,21 @@ pub(crate) struct Flags {
     /// Contact no data centre before a client asks for it.
     #[arg(long, global = true)]
     pub(crate) no_probe: bool,
+    /// Log to this file, over logging.destination.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "syslog")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// Log to files with this prefix, a new one each day.
+    #[arg(long, value_name = "PREFIX", global = true, conflicts_with_all = ["syslog", "log_file"])]
+    pub(crate) log_file_daily: Option<PathBuf>,
+    /// Log to the system log.
+    #[arg(long, global = true)]
+    pub(crate) syslog: bool,
+    /// How often a new log file starts, over logging.rotation.
+    #[arg(long, value_name = "WHEN", global = true, value_enum)]
+    pub(crate) log_rotation: Option<Rotate>,
+    /// Log files kept, over logging.max_files; 0 keeps all.
+    #[arg(long, value_name = "N", global = true)]
+    pub(crate) log_max_files: Option<usize>,
     /// Stay in the foreground; it always does.
     #[arg(short, long, global = true)]
     pub(crate) foreground: bool,
@@ -116,6 +138,57 @@ impl Flags {
         Overrides {
             shards: self.shards.map(usize::from),
             cores: self.cores.clone(),
+        }
+    }
+
+    /// Where the log goes: flags win over the file. Relative paths are below `data_path`.
+    pub(crate) fn log_destination(&self, file: &Logging, data_path: &Path) -> Destination {
+        let own = self.log_file.as_ref().or(self.log_file_daily.as_ref());
+        let kind = match own {
+            Some(_) => LogDestination::File,
+            None if self.syslog => LogDestination::Syslog,
+            None => file.destination,
+        };
+        let named = file.path.as_ref().map(|path| PathBuf::from(&path.0));
+        let rotation = match (self.log_rotation, &self.log_file_daily) {
+            (Some(when), _) => when.into(),
+            (None, Some(_)) => LogRotation::Daily,
+            // A file named by a flag is that file and no prefix.
+            (None, None) if own.is_some() => LogRotation::Never,
+            (None, None) => file.rotation,
+        };
+        Destination {
+            kind,
+            path: own.cloned().or(named).map(|path| data_path.join(path)),
+            rotation,
+            files_max: self.log_max_files.unwrap_or(file.max_files),
+        }
+    }
+}
+
+/// How often a new log file starts.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Rotate {
+    /// Never.
+    Never,
+    /// Every minute.
+    Minutely,
+    /// Every hour.
+    Hourly,
+    /// Every day.
+    Daily,
+    /// Every week.
+    Weekly,
+}
+
+impl From<Rotate> for LogRotation {
+    fn from(when: Rotate) -> Self {
+        match when {
+            Rotate::Never => Self::Never,
+            Rotate::Minutely => Self::Minutely,
+            Rotate::Hourly => Self::Hourly,
+            Rotate::Daily => Self::Daily,
+            Rotate::Weekly => Self::Weekly,
         }
     }
 }
@@ -161,7 +234,7 @@ fn refused(args: &[OsString]) -> Option<String> {
 
 const DAEMON: &str = "this process stays in the foreground; let systemd, a container or another \
                       supervisor start, stop and restart it";
-const LOG_FILES: &str = "the log goes to standard error; let the supervisor store it";
+const LOG_FILES: &str = "log files are kept by number, with --log-rotation and --log-max-files";
 const INIT: &str = "start without a file once, and ./config.toml is written";
 
 const REFUSED_FLAGS: &[(&[&str], &str)] = &[
@@ -175,23 +248,7 @@ const REFUSED_FLAGS: &[(&[&str], &str)] = &[
         ],
         DAEMON,
     ),
-    (
-        &[
-            "--log-file",
-            "--log-file-daily",
-            "--syslog",
-            "--log-rotation",
-        ],
-        LOG_FILES,
-    ),
-    (
-        &[
-            "--log-max-size-bytes",
-            "--log-max-files",
-            "--log-max-age-secs",
-        ],
-        LOG_FILES,
-    ),
+    (&["--log-max-size-bytes", "--log-max-age-secs"], LOG_FILES),
     (&["--init", "--no-start", "--config-dir"], INIT),
 ];
 const REFUSED_COMMANDS: &[(&str, &str)] = &[
@@ -324,7 +381,7 @@ mod tests {
             "--pid-file=/x",
             "stop",
             "reload x",
-            "--syslog",
+            "--log-max-age-secs=5",
             "--init",
         ] {
             let said = parse(args(text)).unwrap_err();

@@ -1,27 +1,37 @@
-//! The log: standard error, one line per record, at the level the operator chose.
+//! The log: one line per record, at the level the operator chose.
 //!
-//! `RUST_LOG` wins over everything, then the command line, then `general.log_level`. Destinations
-//! other than standard error are not built yet.
+//! `RUST_LOG` wins over everything, then the command line, then `general.log_level`. Where the
+//! lines go is `log_output.rs`'s.
 
-use std::io::IsTerminal as _;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
-use tracing_subscriber::EnvFilter;
+use crate::{config::general::LogLevel, log_output::Output};
 
-use crate::config::general::LogLevel;
-
-/// Starts the log. A second call has no effect.
-pub(crate) fn start(level: LogLevel, colors: bool) {
+/// Starts the log; what it returns must live as long as the process. A second call has no effect.
+pub(crate) fn start(level: LogLevel, colors: bool, output: Output) -> Option<WorkerGuard> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.trim().is_empty() => EnvFilter::new(text),
         _ => EnvFilter::new(filter(level)),
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colors && std::io::stderr().is_terminal())
+    let colors = colors && output.is_terminal;
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(output.writer)
+        .with_ansi(colors)
         .with_target(false);
+    let lines = if output.has_clock {
+        lines.without_time().boxed()
+    } else {
+        lines.boxed()
+    };
     // Fails only when a log is already running, in tests for instance.
-    let _ = subscriber.try_init();
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        .try_init();
+    output.guard
 }
 
 /// The filter of a level, in the log's own language.

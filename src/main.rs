@@ -6,6 +6,7 @@ mod config;
 mod first_run;
 mod host_cpu;
 mod links;
+mod log_output;
 mod logging;
 mod plane;
 mod report;
@@ -80,8 +81,6 @@ fn run(named: Option<&Path>, flags: &Flags) -> ExitCode {
         (false, Some(text)) => logging::level(text),
         (false, None) => general.log_level,
     };
-    logging::start(level, !general.disable_colors);
-    warn(&loaded);
     let data_path = cli::data_path(
         flags.data_path.as_deref(),
         general.data_path.as_deref(),
@@ -89,6 +88,14 @@ fn run(named: Option<&Path>, flags: &Flags) -> ExitCode {
     );
     match data_path {
         Ok(data_path) => {
+            let destination = flags.log_destination(&loaded.config.logging, &data_path);
+            let output = match log_output::open(&destination) {
+                Ok(output) => output,
+                Err(error) => return fail(Exit::Config, &error.to_string()),
+            };
+            // Held to the end: what is left to be written is written when it is dropped.
+            let _written = logging::start(level, !general.disable_colors, output);
+            warn(&loaded);
             let overrides = flags.overrides();
             serve::serve(
                 loaded,

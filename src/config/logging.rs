@@ -6,15 +6,15 @@ keys! {
     /// `[logging]`.
     Logging in "logging" {
         /// Selects where log records go; command-line logging flags win over it.
-        destination: LogDestination = LogDestination::Stderr; Restart, Later
+        destination: LogDestination = LogDestination::Stderr; Restart, Now
         /// Names the log file, or the file-name prefix when time rotation is on.
-        path: Option<Filled> = None; Restart, Later
+        path: Option<Filled> = None; Restart, Now
         /// Sets how often a new log file is started.
-        rotation: LogRotation = LogRotation::Never; Restart, Later
+        rotation: LogRotation = LogRotation::Never; Restart, Now
         /// Starts a new log file before the active one would exceed this size.
         max_size_bytes: u64 = 0; Restart, Later
         /// Limits how many log files are kept, counting the active one.
-        max_files: usize = 0; Restart, Later
+        max_files: usize = 0; Restart, Now
         /// Deletes rotated log files older than this many seconds.
         max_age_secs: u64 = 0; Restart, Later
     }

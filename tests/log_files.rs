@@ -1,0 +1,46 @@
+//! The log in a file instead of standard error, by configuration and by flag.
+
+mod support;
+
+use std::fs;
+
+use support::{Config, fake_dc, wait_until};
+
+/// A line that every start logs with these settings: a key that is not in effect yet.
+fn noisy(config: Config) -> Config {
+    config.set("censorship.tls_full_cert_ttl_secs", 91)
+}
+
+#[tokio::test]
+async fn records_go_to_the_file_and_links_to_the_terminal() {
+    let dc = fake_dc();
+    let proxy = noisy(Config::new(dc.addr()))
+        .set("logging.destination", "\"file\"")
+        .set("logging.path", "\"logs/own.log\"")
+        .start();
+    let path = proxy.dir().join("logs/own.log");
+    wait_until("the file has a record", || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        text.contains("not yet in effect").then_some(())
+    });
+    let said = proxy.log();
+    assert!(
+        said.contains("tg://") && !said.contains("not yet in effect"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn flag_wins_and_the_last_record_is_written() {
+    let dc = fake_dc();
+    let mut proxy = noisy(Config::new(dc.addr()))
+        .arg("--log-file=other.log")
+        .start();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_end().1, Some(0));
+    let text = fs::read_to_string(proxy.dir().join("other.log")).unwrap_or_default();
+    assert!(
+        text.contains("not yet in effect") && text.contains("all sessions ended"),
+        "{text}"
+    );
+}
