@@ -13,8 +13,9 @@ use std::{
 use shards::{
     proto::dc::DcTable,
     settings::{
-        BufferSettings, ListenerSettings, Modes, Parking, PlaneSettings, ReplaySettings, Settings,
-        Steering, TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
+        AddressSettings, BufferSettings, HotSettings, ListenerSettings, Modes, Parking,
+        PlaneSettings, RateSettings, ReplaySettings, Settings, Steering, TimeoutSettings,
+        TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
     },
 };
 
@@ -106,6 +107,13 @@ pub(crate) fn wire(
         timeouts: timeouts(config),
         replay: replay(loaded),
         upstream: upstream(config),
+        hot: HotSettings {
+            addresses: AddressSettings {
+                window: Duration::from_secs(config.access.user_max_unique_ips_window_secs),
+                ..AddressSettings::default()
+            },
+            ..HotSettings::default()
+        },
         users: users(config),
     };
     Ok(Wired { settings, skipped })
@@ -205,7 +213,6 @@ fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
             ParkingMode::Ring => Parking::Ring,
             ParkingMode::Executor => Parking::Executor,
         },
-        ip_window: Duration::from_secs(config.access.user_max_unique_ips_window_secs),
     }
 }
 
@@ -333,6 +340,8 @@ pub(crate) fn users(config: &Config) -> Arc<[UserSettings]> {
                 .get(name)
                 .map(|nets| (*nets).clone())
                 .unwrap_or_default(),
+            rate: RateSettings::default(),
+            quota_used_bytes: 0,
         }
     };
     access.users.0.iter().map(user).collect()
