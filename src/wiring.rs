@@ -13,14 +13,16 @@ use std::{
 use shards::{
     proto::dc::DcTable,
     settings::{
-        BufferSettings, ListenerSettings, Modes, Parking, PlaneSettings, ReplaySettings, Settings,
-        Steering, TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
+        AddressSettings, BufferSettings, HotSettings, ListenerSettings, Modes, Parking,
+        PlaneSettings, RateSettings, ReplaySettings, RstOnClose, Settings, Steering,
+        TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
     },
 };
 
 use crate::config::{
     Config, Loaded,
     censorship::UnknownSniAction,
+    general::RstOnClose as ResetOf,
     kinds::Family,
     shards::{CoreList, Count, ParkingMode, SteeringMode},
 };
@@ -106,6 +108,13 @@ pub(crate) fn wire(
         timeouts: timeouts(config),
         replay: replay(loaded),
         upstream: upstream(config),
+        hot: HotSettings {
+            addresses: AddressSettings {
+                window: Duration::from_secs(config.access.user_max_unique_ips_window_secs),
+                ..AddressSettings::default()
+            },
+            ..HotSettings::default()
+        },
         users: users(config),
     };
     Ok(Wired { settings, skipped })
@@ -205,8 +214,12 @@ fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
             ParkingMode::Ring => Parking::Ring,
             ParkingMode::Executor => Parking::Executor,
         },
+        rst_on_close: match config.general.rst_on_close {
+            ResetOf::Off => RstOnClose::Off,
+            ResetOf::Errors => RstOnClose::Errors,
+            ResetOf::Always => RstOnClose::Always,
+        },
         fingerprints: config.api.enabled && config.api.runtime_edge_enabled,
-        ip_window: Duration::from_secs(config.access.user_max_unique_ips_window_secs),
     }
 }
 
@@ -334,6 +347,8 @@ pub(crate) fn users(config: &Config) -> Arc<[UserSettings]> {
                 .get(name)
                 .map(|nets| (*nets).clone())
                 .unwrap_or_default(),
+            rate: RateSettings::default(),
+            quota_used_bytes: 0,
         }
     };
     access.users.0.iter().map(user).collect()

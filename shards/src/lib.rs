@@ -15,7 +15,7 @@ mod policy;
 pub mod proto;
 pub mod settings;
 
-pub use net::{Mailbox, Plane, StartError, start};
+pub use net::{Control, Mailbox, Plane, StartError, Updating, start};
 
 /// What the host offers and lacks.
 pub mod host {

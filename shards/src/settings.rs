@@ -26,8 +26,98 @@ pub struct Settings {
     pub replay: ReplaySettings,
     /// How DCs are reached.
     pub upstream: UpstreamSettings,
-    /// Users and their secrets; replaced as a whole when the configuration changes.
+    /// What can change while the plane runs, beside the users.
+    pub hot: HotSettings,
+    /// Users, their secrets and limits; replaced as a whole when the configuration changes.
     pub users: Arc<[UserSettings]>,
+}
+
+/// What applies to all users and may change while the plane runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HotSettings {
+    /// What is counted.
+    pub telemetry: TelemetrySettings,
+    /// How addresses are counted against a user's limit.
+    pub addresses: AddressSettings,
+    /// Limits by source network. Of several keys that fit the longest exact net counts; where
+    /// none fits, the longest template.
+    pub net_rates: Vec<NetRate>,
+}
+
+/// What is counted; gauges and limits are right in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Totals of client connections: `CoreCounters`, classes and stages.
+    pub core: bool,
+    /// Totals of each user.
+    pub user: bool,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self {
+            core: true,
+            user: true,
+        }
+    }
+}
+
+/// How source addresses count against `unique_ips_max` (config.md 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressSettings {
+    /// Which addresses count.
+    pub mode: AddressMode,
+    /// How long an address is remembered after it was seen; also how long it stays listed.
+    pub window: Duration,
+}
+
+impl Default for AddressSettings {
+    fn default() -> Self {
+        Self {
+            mode: AddressMode::Live,
+            window: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Which addresses count against `unique_ips_max`. One that counts already is always let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressMode {
+    /// Those with a session (`active_window`).
+    Live,
+    /// Those a session was opened from within the window (`time_window`).
+    Recent,
+    /// Those with a session, and for the window after its end (`combined`).
+    Both,
+}
+
+/// Payload rates, bits per second; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateSettings {
+    /// From the client.
+    pub up_bps: u64,
+    /// To the client.
+    pub down_bps: u64,
+}
+
+/// A limit for clients of certain networks, on top of their user's (`cidr_rate_limits`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetRate {
+    /// Which clients share it.
+    pub nets: RateKey,
+    /// The limit.
+    pub rate: RateSettings,
+}
+
+/// Which clients share a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    /// All of this net.
+    Net(IpNet),
+    /// All of one IPv4 subnet with a prefix of so many bits (`*4/N`), at most 32.
+    EachV4(u8),
+    /// All of one IPv6 subnet with a prefix of so many bits (`*6/N`), at most 128.
+    EachV6(u8),
 }
 
 /// Cores, rings, buffers and per-shard bounds (`[shards]`).
@@ -47,10 +137,10 @@ pub struct PlaneSettings {
     pub drain: Duration,
     /// How a shard waits when nothing is ready.
     pub parking: Parking,
+    /// Which client sockets are closed with a reset.
+    pub rst_on_close: RstOnClose,
     /// Count kinds of TLS clients (JA3, JA4): a few microseconds for each hello.
     pub fingerprints: bool,
-    /// How long a source address of a user stays listed after its last connection.
-    pub ip_window: Duration,
 }
 
 /// Receive buffers of one shard: shared by all its sockets, owned by none while idle.
@@ -68,6 +158,19 @@ pub struct BufferSettings {
     pub queue_bytes_max: usize,
     /// Unsent bytes of all stalled sockets together, kept outside the ring buffers, per shard.
     pub spill_bytes_max: usize,
+}
+
+/// Which client sockets are closed with a reset: cheap for the host, and nothing that an ordinary
+/// server does. Source: protocol.md, `rst_on_close`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RstOnClose {
+    /// None.
+    #[default]
+    Off,
+    /// Those of clients that never became known.
+    Errors,
+    /// All.
+    Always,
 }
 
 /// How a shard waits when nothing is ready.
@@ -193,25 +296,29 @@ pub struct UpstreamSettings {
     pub probe_every: Duration,
 }
 
-/// One user as the data plane sees it. Its index in the list is its `UserId`.
+/// One user as the data plane sees it.
 #[derive(Clone, Debug)]
 pub struct UserSettings {
-    /// Name as in the configuration.
+    /// Name as in the configuration; of two users with one name the later counts.
     pub name: Arc<str>,
     /// The 16-byte secret.
     pub secret: Secret,
     /// Disabled users fail like strangers.
     pub enabled: bool,
-    /// Concurrent connections; 0 is no limit. This and what follows is not enforced yet.
+    /// Concurrent sessions; 0 is no limit.
     pub connections_max: u64,
-    /// Unix time after which the user is refused.
+    /// Unix time, seconds, from which on the user is refused and running sessions end.
     pub expires_at: Option<i64>,
-    /// Bytes in both directions together.
+    /// Payload bytes in both directions together; 0 blocks the user.
     pub quota_bytes: Option<u64>,
-    /// Source addresses at the same time; 0 is no limit.
+    /// Source addresses, counted as [`AddressSettings`] says; 0 is no limit.
     pub unique_ips_max: u64,
     /// Sources that are refused even with the right secret.
     pub source_deny: Vec<IpNet>,
+    /// All sessions of the user together.
+    pub rate: RateSettings,
+    /// Quota used so far; looked at only when the plane does not know the name yet.
+    pub quota_used_bytes: u64,
 }
 
 /// An address as counted per user: IPv4-mapped IPv6 is unwrapped.

@@ -63,7 +63,7 @@ keys! {
         degradation_min_unavailable_dc_groups: u8 = 2; Restart, Inert
         /// Chooses whether client sockets close with a reset, never, only before authentication, or
         /// always.
-        rst_on_close: RstOnClose = RstOnClose::Off; Restart, Later
+        rst_on_close: RstOnClose = RstOnClose::Off; Restart, Now
     }
 }
 

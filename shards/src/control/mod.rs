@@ -11,6 +11,8 @@ pub use self::snapshot::{
     DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow, merge_snapshots,
 };
 
+use std::sync::Arc;
+
 use async_channel::Sender;
 
 /// What a shard can be asked.
@@ -49,4 +51,15 @@ pub enum PlaneEvent {
         /// Which one.
         shard: usize,
     },
+}
+
+/// A user with a quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaUse {
+    /// The user.
+    pub name: Arc<str>,
+    /// Bytes allowed, both directions together.
+    pub quota_bytes: u64,
+    /// Bytes used; may exceed a quota that was lowered, and is never raised beyond it.
+    pub used_bytes: u64,
 }

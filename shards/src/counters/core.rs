@@ -26,6 +26,12 @@ counters! {
         sessions_total: sum,
         /// Sessions ended by the idle limit.
         sessions_idle_closed_total: sum,
+        /// Sessions ended because their user was removed or disabled.
+        sessions_removed_closed_total: sum,
+        /// Sessions ended because their user's time was over.
+        sessions_expired_closed_total: sum,
+        /// Sessions ended because their user's quota was used up.
+        sessions_quota_closed_total: sum,
         /// Bytes taken from clients, protocol overhead excluded.
         octets_from_client_total: sum,
         /// Bytes delivered to clients, protocol overhead excluded.
@@ -72,6 +78,16 @@ labels! {
         Timeout = "handshake_timeout",
         /// Unknown DC and the policy refuses.
         UnknownDc = "unknown_dc",
+        /// The user's time is over.
+        UserExpired = "user_expired",
+        /// The user's quota is used up.
+        UserQuota = "user_quota_exhausted",
+        /// The user has as many sessions as allowed.
+        UserConnections = "user_connection_limit",
+        /// The user has as many source addresses as allowed.
+        UserAddresses = "user_address_limit",
+        /// The user may not come from this address.
+        UserSource = "user_source_denied",
     }
 }
 
@@ -96,6 +112,10 @@ labels! {
         UnknownSni = "unknown_sni",
         /// Mode switched off.
         ModeDisabled = "mode_disabled",
+        /// The user is known, and has used up a limit.
+        UserLimit = "user_limit",
+        /// The user is known, and may not come from this address.
+        SourceDenied = "source_denied",
     }
 }
 

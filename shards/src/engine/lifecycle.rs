@@ -140,6 +140,14 @@ impl Engine {
         }
     }
 
+    /// Closing this socket will send an ordinary end, whatever its listener had set.
+    pub(crate) fn close_plainly(&self, id: SocketId) {
+        let socket = self.sockets.get(id.index as usize);
+        if let Some(socket) = socket.filter(|socket| socket.generation == id.generation) {
+            socket::without_reset(socket.fd);
+        }
+    }
+
     /// Closes now; what is still queued is lost. No event of this socket follows.
     pub(crate) fn close(&mut self, id: SocketId) {
         let Some(socket) = self.live(id) else { return };

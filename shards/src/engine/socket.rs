@@ -3,11 +3,11 @@
 use std::{
     io,
     net::{SocketAddr, SocketAddrV6},
-    os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::settings::Steering;
 
@@ -20,6 +20,8 @@ pub(crate) struct ListenOptions {
     pub(crate) keepalive: Duration,
     /// `TCP_USER_TIMEOUT`; zero leaves the kernel's.
     pub(crate) user_timeout: Duration,
+    /// Closing sends a reset, until [`super::Engine::close_plainly`] says otherwise.
+    pub(crate) reset: bool,
 }
 
 /// A bound, listening `SO_REUSEPORT` socket.
@@ -41,6 +43,9 @@ pub(crate) fn listen(addr: SocketAddr, options: ListenOptions) -> io::Result<Own
     set_keepalive(&socket, options.keepalive)?;
     if !options.user_timeout.is_zero() {
         socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    }
+    if options.reset {
+        socket.set_linger(Some(Duration::ZERO))?;
     }
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
@@ -206,6 +211,14 @@ pub(super) fn send_now(fd: RawFd, parts: &mut [libc::iovec]) -> io::Result<usize
         )
     };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Closing will send an ordinary end instead of a reset.
+pub(super) fn without_reset(fd: RawFd) {
+    // SAFETY: the descriptor is open as long as its socket is in the engine, which calls this.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    // Only a socket that is gone refuses.
+    let _ = SockRef::from(&fd).set_linger(None);
 }
 
 /// Ends both directions at once: operations in flight complete.

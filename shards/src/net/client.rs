@@ -15,6 +15,7 @@ use crate::{
         timer::Armed,
     },
     proto::faketls::client_hello::HelloError,
+    settings::RstOnClose,
 };
 
 /// One client connection of a shard.
@@ -247,6 +248,9 @@ impl Shard {
             return;
         };
         let from = session.from;
+        if self.settings.plane.rst_on_close == RstOnClose::Errors {
+            self.engine.close_plainly(session.client);
+        }
         if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
             row.current_connections += 1;
             row.connections_total += 1;

@@ -1,42 +1,115 @@
-//! The door between the admin thread and a shard: a bounded channel and a bell.
+//! The door between the control side and a shard: two channels and a bell.
+//!
+//! Orders are never lost: their channel has no bound, and they come only as fast as an operator
+//! gives them. Questions have a bound and may be turned away.
 
-use async_channel::{Receiver, Sender, TrySendError};
+use std::sync::Arc;
 
-use crate::{control::Command, engine::Doorbell};
+use async_channel::{Receiver, Sender};
+
+use super::control::Update;
+use crate::{
+    control::{Command, ShardSnapshot, TlsFingerprints},
+    engine::Doorbell,
+};
 
 /// Where commands for one shard are posted, from any thread.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Mailbox {
-    commands: Sender<Command>,
+    orders: Sender<Order>,
+    questions: Sender<Question>,
     doorbell: Doorbell,
 }
 
-/// Commands a shard may be behind with; it empties the box once per turn.
-const COMMANDS_MAX: usize = 64;
+/// What a shard has to do.
+pub(super) enum Order {
+    /// Take over other users and settings.
+    Update(Arc<Update>),
+    /// Stop accepting, let sessions go on until the configured limit, then close them.
+    Drain,
+    /// Close everything now.
+    Stop,
+}
+
+/// What a shard is asked, with the address for its answer.
+pub(super) enum Question {
+    /// A copy of all counters and rows.
+    Snapshot(Sender<ShardSnapshot>),
+    /// The kinds of TLS clients that came.
+    TlsFingerprints(Sender<TlsFingerprints>),
+}
+
+/// The shard's end of its mailbox.
+pub(super) struct Inbox {
+    orders: Receiver<Order>,
+    questions: Receiver<Question>,
+}
+
+/// Questions a shard may be behind with; it empties the box once per turn.
+const QUESTIONS_MAX: usize = 64;
 
 impl Mailbox {
     /// The mailbox of a shard whose engine has this bell, and the shard's end of it.
-    pub(super) fn new(doorbell: Doorbell) -> (Self, Receiver<Command>) {
-        let (commands, receiver) = async_channel::bounded(COMMANDS_MAX);
-        (Self { commands, doorbell }, receiver)
+    pub(super) fn new(doorbell: Doorbell) -> (Self, Inbox) {
+        let (orders, given) = async_channel::unbounded();
+        let (questions, asked) = async_channel::bounded(QUESTIONS_MAX);
+        let mailbox = Self {
+            orders,
+            questions,
+            doorbell,
+        };
+        let inbox = Inbox {
+            orders: given,
+            questions: asked,
+        };
+        (mailbox, inbox)
     }
 
-    /// Posts a command; never blocks. False when the shard is gone or far behind.
+    /// Posts a command; never blocks. False when the shard is gone, or a question finds it far
+    /// behind.
     pub fn post(&self, command: Command) -> bool {
-        let posted = match self.commands.try_send(command) {
-            Ok(()) => true,
-            // An order is never lost: the oldest question gives way.
-            Err(TrySendError::Full(order @ (Command::Drain | Command::Stop))) => {
-                self.commands.force_send(order).is_ok()
-            }
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
-        };
+        match command {
+            Command::Snapshot { reply } => self.question(Question::Snapshot(reply)),
+            Command::TlsFingerprints { reply } => self.question(Question::TlsFingerprints(reply)),
+            Command::Drain => self.order(Order::Drain),
+            Command::Stop => self.order(Order::Stop),
+        }
+    }
+
+    fn question(&self, question: Question) -> bool {
+        let posted = self.questions.try_send(question).is_ok();
+        self.doorbell.ring();
+        posted
+    }
+
+    /// Posts an order; false when the shard is gone.
+    pub(super) fn order(&self, order: Order) -> bool {
+        let posted = self.orders.try_send(order).is_ok();
         self.doorbell.ring();
         posted
     }
 
     /// The shard has ended: nothing more comes from it.
     pub fn is_gone(&self) -> bool {
-        self.commands.is_closed()
+        self.orders.is_closed()
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    /// The next order.
+    pub(super) fn order(&self) -> Option<Order> {
+        self.orders.try_recv().ok()
+    }
+
+    /// The next question. Asked after all orders, an answer shows what
+    /// every order given before the question has done.
+    pub(super) fn question(&self) -> Option<Question> {
+        self.questions.try_recv().ok()
     }
 }

@@ -2,6 +2,7 @@
 //! no rule of its own.
 
 mod client;
+mod control;
 mod dial;
 mod mailbox;
 mod probing;
@@ -9,6 +10,8 @@ mod relay;
 mod shard;
 mod sources;
 mod start;
+mod update;
 
+pub use self::control::{Control, Updating};
 pub use self::mailbox::Mailbox;
 pub use self::start::{Plane, StartError, start};

@@ -9,18 +9,19 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use async_channel::Receiver;
 use glommio::io::PollableFd;
 use rand::{SeedableRng, rngs::StdRng};
 use slab::Slab;
 
 use super::{
     client::{Session, Side, State, owner, unpack},
+    control::Applied,
+    mailbox::{Inbox, Order, Question},
     probing::Probing,
     sources::Sources,
 };
 use crate::{
-    control::{Command, ShardSnapshot},
+    control::ShardSnapshot,
     counters::{
         BadClass, CoreCounters, FailureClass, FailureStage, UpstreamCounters, UserCounters,
     },
@@ -35,7 +36,7 @@ use crate::{
         upstream::Upstream,
         users::{Hints, UserId, UserTable},
     },
-    settings::{Parking, Settings},
+    settings::{HotSettings, Parking, Settings},
 };
 
 /// Everything one core owns. Plain data: nobody else touches it.
@@ -44,6 +45,8 @@ pub(super) struct Shard {
     pub(super) settings: Rc<Settings>,
     pub(super) engine: Engine,
     pub(super) users: Arc<UserTable>,
+    pub(super) hot: Arc<HotSettings>,
+    pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
     pub(super) sessions: Slab<Session>,
     pub(super) sources: Sources,
@@ -68,7 +71,7 @@ pub(super) struct Shard {
     listeners: Vec<SocketId>,
     /// Listeners that ran out of descriptors, and when they are tried again.
     resting: Vec<(SocketId, Millis)>,
-    mailbox: Receiver<Command>,
+    inbox: Inbox,
     /// Set while draining: when the rest is closed.
     drain_until: Option<Millis>,
     stopping: bool,
@@ -79,6 +82,8 @@ pub(super) struct Parts {
     pub(super) index: usize,
     pub(super) settings: Settings,
     pub(super) users: Arc<UserTable>,
+    pub(super) hot: Arc<HotSettings>,
+    pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
 }
 
@@ -91,7 +96,7 @@ impl Shard {
         parts: Parts,
         engine: Engine,
         listeners: Vec<SocketId>,
-        mailbox: Receiver<Command>,
+        inbox: Inbox,
     ) -> Self {
         let users = parts.users.len();
         let mut rng: StdRng = rand::make_rng();
@@ -102,6 +107,8 @@ impl Shard {
             settings: Rc::new(parts.settings),
             engine,
             users: parts.users,
+            hot: parts.hot,
+            applied: parts.applied,
             replay: parts.replay,
             sessions: Slab::new(),
             sources: Sources::default(),
@@ -124,7 +131,7 @@ impl Shard {
             timer_set: None,
             listeners,
             resting: Vec::new(),
-            mailbox,
+            inbox,
             drain_until: None,
             stopping: false,
         };
@@ -337,15 +344,20 @@ impl Shard {
     }
 
     fn read_mail(&mut self) {
-        while let Ok(command) = self.mailbox.try_recv() {
-            match command {
-                // An asker that has given up is no concern of ours.
-                Command::Snapshot { reply } => drop(reply.try_send(self.snapshot())),
-                Command::TlsFingerprints { reply } => {
+        while let Some(order) = self.inbox.order() {
+            match order {
+                Order::Update(update) => self.update(&update),
+                Order::Drain => self.drain(),
+                Order::Stop => self.close_all(),
+            }
+        }
+        while let Some(question) = self.inbox.question() {
+            // An asker that has given up is no concern of ours.
+            match question {
+                Question::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
+                Question::TlsFingerprints(reply) => {
                     drop(reply.try_send(self.fingerprints.rows(self.now_unix)));
                 }
-                Command::Drain => self.drain(),
-                Command::Stop => self.close_all(),
             }
         }
     }
@@ -385,6 +397,7 @@ impl Shard {
         }
         self.core.handshake_timeouts_total += u64::from(end.is_handshake_timeout());
         self.core.sessions_idle_closed_total += u64::from(end == SessionEnd::Idle);
+        self.core.sessions_removed_closed_total += u64::from(end == SessionEnd::Removed);
         self.core.internal_errors_total += u64::from(end == SessionEnd::Internal);
     }
 
@@ -415,7 +428,7 @@ impl Shard {
         if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
             row.current_connections = row.current_connections.saturating_sub(1);
         }
-        let window = self.settings.plane.ip_window;
+        let window = self.hot.addresses.window;
         self.sources.close(user, session.from, self.now, window);
     }
 
@@ -432,7 +445,7 @@ impl Shard {
             failures_by_class: self.failures_by_class,
             failures_by_stage: self.failures_by_stage,
             users: self.user_rows.clone(),
-            user_ips: self.sources.rows(self.now, self.settings.plane.ip_window),
+            user_ips: self.sources.rows(self.now, self.hot.addresses.window),
             upstreams: vec![self.upstream.row(self.now)],
             accepting: !self.listeners.is_empty(),
             ..ShardSnapshot::default()

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use thiserror::Error;
 
 use super::{
+    control::{Applied, Control},
     mailbox::Mailbox,
     shard::{Parts, Shard},
 };
@@ -23,8 +24,8 @@ use crate::{
         Engine, EngineSettings, ListenOptions, check_free, listen, needs_program, probe::explain,
         steer_by_cpu,
     },
-    policy::{replay::ReplayStore, users::UserTable},
-    settings::{ListenerSettings, Settings},
+    policy::{directory::Directory, replay::ReplayStore},
+    settings::{ListenerSettings, RstOnClose, Settings},
 };
 
 /// The running data plane.
@@ -32,6 +33,7 @@ pub struct Plane {
     shards: Vec<(Mailbox, ExecutorJoinHandle<()>)>,
     addrs: Vec<SocketAddr>,
     events: Receiver<PlaneEvent>,
+    control: Option<Control>,
 }
 
 /// Why the plane did not start.
@@ -73,18 +75,24 @@ pub fn start(settings: Settings) -> Result<Plane, StartError> {
         settings.replay.entries,
         settings.replay.window,
     ));
-    let users = Arc::new(UserTable::new(&settings.users));
+    let directory = Directory::new(&settings.users);
+    let hot = Arc::new(settings.hot.clone());
+    let shards = settings.plane.cores.iter();
+    let applied: Applied = shards.map(|_| AtomicU64::new(0)).collect();
     let (tell, events) = async_channel::unbounded();
     let mut plane = Plane {
         shards: Vec::new(),
         addrs,
         events,
+        control: None,
     };
     for (shard, (core, sockets)) in settings.plane.cores.iter().zip(sockets).enumerate() {
         let parts = Parts {
             index: shard,
             settings: settings.clone(),
-            users: Arc::clone(&users),
+            users: directory.table(),
+            hot: Arc::clone(&hot),
+            applied: Arc::clone(&applied),
             replay: Arc::clone(&replay),
         };
         match spawn(parts, *core, sockets, tell.clone()) {
@@ -100,6 +108,7 @@ pub fn start(settings: Settings) -> Result<Plane, StartError> {
             }
         }
     }
+    plane.control = Some(Control::new(directory, hot, plane.mailboxes(), applied));
     // Nobody is told of a start that has failed, so this comes last.
     drop(tell.try_send(PlaneEvent::Listening));
     Ok(plane)
@@ -113,6 +122,12 @@ impl Plane {
             .iter()
             .map(|(mailbox, _)| mailbox.clone())
             .collect()
+    }
+
+    /// Users and settings, to be changed from outside; `None` when it was taken before.
+    #[must_use]
+    pub fn control(&mut self) -> Option<Control> {
+        self.control.take()
     }
 
     /// Addresses that are listened on, ports filled in; in the order of the settings.
@@ -158,6 +173,7 @@ fn bind_all(settings: &Settings) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>),
             backlog: listener.backlog,
             keepalive: settings.timeouts.keepalive,
             user_timeout: settings.timeouts.client_ack,
+            reset: settings.plane.rst_on_close != RstOnClose::Off,
         };
         let mut addr = listener.addr;
         for sockets in &mut sockets {

@@ -28,6 +28,8 @@ pub(crate) enum SessionEnd {
     Done,
     /// A relay with nothing in either direction for too long.
     Idle,
+    /// Its user is gone or disabled.
+    Removed,
     /// The process is going down.
     Shutdown,
     /// An invariant was broken; counted, never expected.
@@ -69,7 +71,12 @@ impl SessionEnd {
             Self::FirstByteTimeout | Self::HandshakeTimeout { .. } => Some(BadClass::Timeout),
             Self::Refused(refusal) => Some(refusal.bad_class()),
             Self::UnknownDc => Some(BadClass::UnknownDc),
-            Self::DcUnreachable | Self::Done | Self::Idle | Self::Shutdown | Self::Internal => None,
+            Self::DcUnreachable
+            | Self::Done
+            | Self::Idle
+            | Self::Removed
+            | Self::Shutdown
+            | Self::Internal => None,
         }
     }
 
@@ -96,6 +103,7 @@ impl SessionEnd {
             | Self::UnknownDc
             | Self::Done
             | Self::Idle
+            | Self::Removed
             | Self::Shutdown
             | Self::Internal => None,
         }

@@ -3,9 +3,11 @@
 //! State plus `now` in, a verdict out. No sockets, no clock, no randomness of its own: `net` hands
 //! all of it in, so that every rule can be tested in virtual time.
 
+pub(crate) mod directory;
 pub(crate) mod end;
 pub(crate) mod fingerprints;
 pub(crate) mod handshake;
+pub(crate) mod limits;
 pub(crate) mod replay;
 pub(crate) mod timer;
 pub(crate) mod upstream;

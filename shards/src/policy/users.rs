@@ -1,64 +1,84 @@
 //! Users and their secrets, and in which order secrets are tried on a newcomer.
 //!
-//! The table is built once per configuration and shared read-only by all shards. The order is each
-//! shard's own: who came last from this address, from its neighbourhood, lately from anywhere, then
+//! A table is built once per configuration (`directory.rs`) and shared read-only by all shards. The
+//! order is each shard's own: who came last from this address, from its neighbourhood, lately from anywhere, then
 //! all others (protocol.md 3.6).
 
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
+    sync::Arc,
 };
 
-use crate::{
-    proto::{crypto::HmacKey, secret::Secret},
-    settings::UserSettings,
-};
+use super::limits::{Gauge, Limits};
+use crate::proto::{crypto::HmacKey, secret::Secret};
 
-/// Index of a user in the table.
+/// A user's place in the table, kept for as long as the user is there. A user that is gone may be
+/// followed by another one, so whoever keeps an id beyond a turn looks again before using it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UserId(pub(crate) u32);
 
-/// All users of one configuration.
+/// All users of one configuration, by id. Ids of users that are gone may be vacant.
 pub(crate) struct UserTable {
-    rows: Box<[Row]>,
+    rows: Box<[Option<Row>]>,
 }
 
-struct Row {
-    hmac: HmacKey,
-    secret: Secret,
-    enabled: bool,
+/// One user.
+#[derive(Clone)]
+pub(crate) struct Row {
+    pub(crate) hmac: HmacKey,
+    pub(crate) secret: Secret,
+    pub(crate) standing: Standing,
+    pub(crate) limits: Limits,
+    pub(crate) gauge: Arc<Gauge>,
+}
+
+/// What becomes of a user's clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// They are served.
+    Served,
+    /// New ones are strangers; those that are here may stay.
+    Leaving,
+    /// New ones are strangers, and none may stay.
+    Disabled,
 }
 
 impl UserTable {
-    /// Precomputes what every handshake needs.
-    pub(crate) fn new(settings: &[UserSettings]) -> Self {
-        let rows = settings.iter().map(|user| Row {
-            hmac: HmacKey::new(&user.secret),
-            secret: user.secret,
-            enabled: user.enabled,
-        });
-        Self {
-            rows: rows.collect(),
-        }
+    /// A table of these rows; a row's place is its user's id.
+    pub(crate) fn new(rows: Vec<Option<Row>>) -> Self {
+        Self { rows: rows.into() }
     }
 
-    /// Number of users, disabled ones included.
+    /// All rows, vacant ids included.
+    pub(crate) fn rows(&self) -> &[Option<Row>] {
+        &self.rows
+    }
+
+    /// Number of ids.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The user's secret; `None` for an unknown or disabled one.
+    /// The user's secret; `None` unless the user is served.
     pub(crate) fn secret(&self, user: UserId) -> Option<&Secret> {
-        self.row(user).map(|row| &row.secret)
+        self.served(user).map(|row| &row.secret)
     }
 
-    /// The user's digest key; `None` for an unknown or disabled one.
+    /// The user's digest key; `None` unless the user is served.
     pub(crate) fn hmac(&self, user: UserId) -> Option<&HmacKey> {
-        self.row(user).map(|row| &row.hmac)
+        self.served(user).map(|row| &row.hmac)
     }
 
-    fn row(&self, user: UserId) -> Option<&Row> {
-        self.rows.get(user.0 as usize).filter(|row| row.enabled)
+    /// The user, unless new clients of theirs are strangers.
+    pub(crate) fn served(&self, user: UserId) -> Option<&Row> {
+        self.row(user)
+            .filter(|row| row.standing == Standing::Served)
+    }
+
+    /// The user, served or not; `None` for a vacant id.
+    pub(crate) fn row(&self, user: UserId) -> Option<&Row> {
+        self.rows.get(user.0 as usize)?.as_ref()
     }
 }
 
@@ -165,21 +185,20 @@ fn neighbourhood(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::directory::tests::user;
 
     fn table(count: usize) -> UserTable {
-        let users: Vec<UserSettings> = (0..count)
-            .map(|index| UserSettings {
-                name: format!("user{index}").into(),
-                secret: Secret([index as u8 + 1; 16]),
-                enabled: true,
-                connections_max: 0,
-                expires_at: None,
-                quota_bytes: None,
-                unique_ips_max: 0,
-                source_deny: Vec::new(),
+        let row = |index| {
+            let secret = Secret([index as u8 + 1; 16]);
+            Some(Row {
+                hmac: HmacKey::new(&secret),
+                secret,
+                standing: Standing::Served,
+                limits: Limits::new(&user("")),
+                gauge: Arc::default(),
             })
-            .collect();
-        UserTable::new(&users)
+        };
+        UserTable::new((0..count).map(row).collect())
     }
 
     fn order(hints: &Hints, users: &UserTable, from: &str) -> Vec<u32> {

@@ -1,14 +1,18 @@
 //! Drain and stop: who is let go on, who is closed, and that the shards end.
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    io::{ErrorKind, Read as _},
+    net::TcpStream,
+    time::Duration,
+};
 
 use shards::{
     control::{Command, PlaneEvent},
-    settings::Parking,
+    settings::{Parking, RstOnClose},
 };
 
 use crate::{
-    support::Proxy,
+    support::{LIMIT, Proxy},
     talk::{Talk, connect, echo, until_closed},
 };
 
@@ -91,4 +95,36 @@ fn events_tell_of_start_and_end() {
         events.recv_blocking(),
         Ok(PlaneEvent::ShardDone { shard: 0 })
     );
+}
+
+/// How the proxy's end of a connection looks to a client: `true` for a reset.
+fn ends_in_reset(stream: &mut TcpStream) -> bool {
+    stream
+        .set_read_timeout(Some(LIMIT))
+        .expect("a read time-out");
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Ok(_) => false,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+#[test]
+fn resets_are_sent_to_whom_the_settings_say() {
+    for (rst_on_close, stranger, known) in [
+        (RstOnClose::Off, false, false),
+        (RstOnClose::Errors, true, false),
+        (RstOnClose::Always, true, true),
+    ] {
+        let proxy = Proxy::start(echo(), |settings| {
+            settings.plane.rst_on_close = rst_on_close;
+            settings.timeouts.first_byte = Duration::from_millis(50);
+            settings.timeouts.idle = Duration::from_millis(300);
+        });
+        let mut silent = TcpStream::connect(proxy.addr).expect("a connection");
+        assert_eq!(ends_in_reset(&mut silent), stranger, "{rst_on_close:?}");
+        let mut talk = Talk::secure(proxy.addr);
+        talk.round_trip(1, 1_000);
+        assert_eq!(ends_in_reset(&mut talk.stream), known, "{rst_on_close:?}");
+    }
 }

@@ -13,8 +13,9 @@ use shards::{
     control::{Command, ShardSnapshot, merge_snapshots},
     proto::{dc::DcTable, secret::Secret},
     settings::{
-        BufferSettings, ListenerSettings, Modes, Parking, PlaneSettings, ReplaySettings, Settings,
-        Steering, TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
+        BufferSettings, HotSettings, ListenerSettings, Modes, Parking, PlaneSettings, RateSettings,
+        ReplaySettings, RstOnClose, Settings, Steering, TimeoutSettings, TlsSettings, UnknownSni,
+        UpstreamSettings, UserSettings,
     },
 };
 
@@ -129,8 +130,8 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             connections_max: 100_000,
             drain: long,
             parking: Parking::Ring,
+            rst_on_close: RstOnClose::Off,
             fingerprints: true,
-            ip_window: Duration::from_secs(30),
         },
         listeners: vec![ListenerSettings {
             addr: ([127, 0, 0, 1], 0).into(),
@@ -178,6 +179,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             unhealthy_fails: 3,
             probe_every: Duration::ZERO,
         },
+        hot: HotSettings::default(),
         users: Arc::new([user("one", Secret([1; 16])), user("two", SECRET)]),
     }
 }
@@ -192,6 +194,8 @@ fn user(name: &str, secret: Secret) -> UserSettings {
         quota_bytes: None,
         unique_ips_max: 0,
         source_deny: Vec::new(),
+        rate: RateSettings::default(),
+        quota_used_bytes: 0,
     }
 }
 

@@ -88,6 +88,7 @@ impl Rig {
             backlog: 4096,
             keepalive: Duration::ZERO,
             user_timeout: Duration::ZERO,
+            reset: false,
         };
         let socket = listen(([127, 0, 0, 1], 0).into(), options).expect("a listener");
         let addr = SockRef::from(&socket)

@@ -1,0 +1,93 @@
+//! What one user may, and the counters that all shards share to hold them to it.
+//!
+//! Not here: who is asked when (`net`), which user it is (`users.rs`). A [`Gauge`] is made of
+//! atomics only, so a limit is exact on any number of shards and nobody waits for anybody.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use ipnet::IpNet;
+
+use crate::settings::{RateSettings, UserSettings};
+
+/// Limits of one user, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Concurrent sessions; 0 is no limit.
+    pub(crate) connections_max: u64,
+    /// Source addresses; 0 is no limit.
+    pub(crate) unique_ips_max: u64,
+    /// Unix time, seconds.
+    pub(crate) expires_at: Option<i64>,
+    /// Payload bytes, both directions.
+    pub(crate) quota_bytes: Option<u64>,
+    pub(crate) rate: RateSettings,
+    /// Nets that are refused; `None` for none, which is what most users have.
+    source_deny: Option<Arc<[IpNet]>>,
+}
+
+impl Limits {
+    /// Takes over what the settings say.
+    pub(crate) fn new(user: &UserSettings) -> Self {
+        Self {
+            connections_max: user.connections_max,
+            unique_ips_max: user.unique_ips_max,
+            expires_at: user.expires_at,
+            quota_bytes: user.quota_bytes,
+            rate: user.rate,
+            source_deny: (!user.source_deny.is_empty()).then(|| user.source_deny.clone().into()),
+        }
+    }
+
+    #[expect(dead_code, reason = "asked by the handshake, which follows")]
+    /// Whether `from` lies in a net that is refused.
+    pub(crate) fn denies(&self, from: IpAddr) -> bool {
+        self.source_deny
+            .as_ref()
+            .is_some_and(|nets| nets.iter().any(|net| net.contains(&from)))
+    }
+
+    #[expect(dead_code, reason = "asked by the handshake, which follows")]
+    /// Whether the user's time is over.
+    pub(crate) fn is_expired(&self, now_unix: u64) -> bool {
+        self.expires_at
+            .is_some_and(|at| i64::try_from(now_unix).unwrap_or(i64::MAX) >= at)
+    }
+}
+
+/// What one user uses, on all shards together.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge {
+    sessions: AtomicU64,
+    used_bytes: AtomicU64,
+}
+
+impl Gauge {
+    /// A gauge that begins with so much of its quota used.
+    pub(crate) fn new(used_bytes: u64) -> Self {
+        Self {
+            used_bytes: AtomicU64::new(used_bytes),
+            ..Self::default()
+        }
+    }
+
+    /// Sessions now open.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    /// Quota used.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Begins anew; what was used.
+    pub(crate) fn reset_quota(&self) -> u64 {
+        self.used_bytes.swap(0, Ordering::Relaxed)
+    }
+}
