@@ -344,7 +344,7 @@ mod tests {
     fn reloads_are_counted() {
         let plane = plane(Vec::new());
         plane.reloaded(Running {
-            users: vec!["a".into()],
+            users: vec!["a".into()].into(),
             ..Running::default()
         });
         assert_eq!(plane.reloads().count, 1);

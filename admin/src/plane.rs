@@ -10,7 +10,7 @@ use std::{
 
 use shards::control::ShardSnapshot;
 
-use crate::{model::limits::EffectiveLimitsData, startup::Startup};
+use crate::{model::limits::EffectiveLimitsData, startup::Startup, users::UserNames};
 
 /// What the process is doing now. Every method must return within a fraction of a second,
 /// whatever the shards do: requests wait for it.
@@ -107,8 +107,8 @@ pub struct Reloads {
 /// The configuration the process is running with, as far as the API shows it.
 #[derive(Clone, Debug, Default)]
 pub struct Running {
-    /// User names by `UserId`: the order of `Settings::users`.
-    pub users: Vec<Arc<str>>,
+    /// User names by `UserId`: the order of `ShardSnapshot::users`.
+    pub users: UserNames,
     /// Ways to the DCs, in the order of `ShardSnapshot::upstreams`.
     pub upstreams: Vec<UpstreamInfo>,
     /// Limits and time-outs in force.

@@ -141,6 +141,8 @@ impl ApiError {
             Self::Store(StoreError::RevisionConflict) => (409, "revision_conflict"),
             Self::Store(StoreError::UserExists) => (409, "user_exists"),
             Self::Store(StoreError::LastUser) => (409, "last_user_forbidden"),
+            Self::Store(StoreError::ReloadInProgress) => (409, "reload_in_progress"),
+            Self::Store(StoreError::ReloadUnavailable) => (503, "maestro_unavailable"),
             Self::Store(
                 StoreError::Unreadable
                 | StoreError::Unparsable

@@ -154,7 +154,7 @@ impl ApiState {
     }
 
     fn live(&self) -> Live {
-        Live::new(&self.plane.running(), self.snapshot_or_zero())
+        Live::new(self.plane.running(), self.snapshot_or_zero())
     }
 }
 
@@ -170,8 +170,8 @@ fn applied<T: Serialize>(
 
 /// Live numbers by user name.
 struct Live {
+    running: Arc<Running>,
     snapshot: Arc<PlaneSnapshot>,
-    ids: HashMap<Arc<str>, usize>,
     addresses: HashMap<usize, Addresses>,
 }
 
@@ -183,13 +183,7 @@ struct Addresses {
 }
 
 impl Live {
-    fn new(running: &Running, snapshot: Arc<PlaneSnapshot>) -> Self {
-        let ids = running
-            .users
-            .iter()
-            .enumerate()
-            .map(|(id, name)| (Arc::clone(name), id))
-            .collect();
+    fn new(running: Arc<Running>, snapshot: Arc<PlaneSnapshot>) -> Self {
         let window_ms = running
             .limits
             .user_ip_policy
@@ -213,26 +207,25 @@ impl Live {
             user.recent.sort_unstable();
         }
         Self {
+            running,
             snapshot,
-            ids,
             addresses,
         }
     }
 
     fn knows(&self, username: &str) -> bool {
-        self.ids.contains_key(username)
+        self.running.users.id(username).is_some()
     }
 
     fn counters(&self, username: &str) -> UserCounters {
-        let row = self
-            .ids
-            .get(username)
-            .and_then(|&id| self.snapshot.total.users.get(id));
+        let id = self.running.users.id(username);
+        let row = id.and_then(|id| self.snapshot.total.users.get(id));
         row.copied().unwrap_or_default()
     }
 
     fn addresses(&self, username: &str) -> Addresses {
-        let user = self.ids.get(username).and_then(|id| self.addresses.get(id));
+        let id = self.running.users.id(username);
+        let user = id.and_then(|id| self.addresses.get(&id));
         user.cloned().unwrap_or_default()
     }
 
@@ -240,11 +233,14 @@ impl Live {
         let counters = self.counters(&user.username);
         let Addresses { active, recent } = self.addresses(&user.username);
         UserInfo {
+            enabled: user.enabled,
             in_runtime: self.knows(&user.username),
             user_ad_tag: user.user_ad_tag,
             max_tcp_conns: effective(user.max_tcp_conns, defaults.max_tcp_conns),
             expiration_rfc3339: user.expiration.map(crate::Expiration::shown),
             data_quota_bytes: user.data_quota_bytes,
+            rate_limit_up_bps: user.rate_limit_up_bps.filter(|&bps| bps > 0),
+            rate_limit_down_bps: user.rate_limit_down_bps.filter(|&bps| bps > 0),
             max_unique_ips: effective(user.max_unique_ips, defaults.max_unique_ips),
             current_connections: counters.current_connections,
             active_unique_ips: active.len(),
