@@ -8,7 +8,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use shards::control::ShardSnapshot;
+use shards::control::{ShardSnapshot, TlsFingerprints};
 
 use crate::{model::limits::EffectiveLimitsData, startup::Startup, users::UserNames};
 
@@ -24,6 +24,9 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Counters and rows of all shards together. A shard that does not answer in time
     /// contributes what it last said; `None` when none has ever answered.
     fn snapshot(&self) -> Option<Arc<PlaneSnapshot>>;
+
+    /// Kinds of TLS clients seen by all shards together; `None` when none has ever answered.
+    fn tls_fingerprints(&self) -> Option<TlsFingerprints>;
 
     /// The route that new sessions take, and why.
     fn transport(&self) -> Transport;

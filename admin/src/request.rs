@@ -2,7 +2,11 @@
 //!
 //! Source: v1.json, `requests`; control-api.md 6 and 8.
 
+mod config;
+
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+pub(crate) use self::config::{config_sections, reload, reload_query};
 
 use crate::{
     Expiration,

@@ -71,3 +71,17 @@ pub(crate) struct ResetUserQuotaResponse<'a> {
     pub(crate) used_bytes: u64,
     pub(crate) last_reset_epoch_secs: u64,
 }
+
+/// `UserQuotaListData`.
+#[derive(Serialize)]
+pub(crate) struct UserQuotaListData {
+    pub(crate) users: Vec<UserQuotaEntry>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct UserQuotaEntry {
+    pub(crate) username: String,
+    pub(crate) data_quota_bytes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) last_reset_epoch_secs: u64,
+}

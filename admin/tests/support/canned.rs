@@ -7,8 +7,12 @@ use admin::{
     UpstreamInfo,
 };
 use shards::{
-    control::{DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow},
+    control::{
+        DcRow, FamilyState, FingerprintRow, FingerprintScope, ShardSnapshot, TlsFingerprints,
+        UpstreamRow, UserIpRow,
+    },
     counters::UserCounters,
+    proto::faketls::fingerprint::Fingerprint,
 };
 
 /// Says what its fields hold.
@@ -74,6 +78,10 @@ impl ControlPlane for CannedPlane {
 
     fn snapshot(&self) -> Option<Arc<PlaneSnapshot>> {
         self.snapshot.lock().unwrap().clone()
+    }
+
+    fn tls_fingerprints(&self) -> Option<TlsFingerprints> {
+        Some(fingerprints())
     }
 
     fn transport(&self) -> Transport {
@@ -150,5 +158,43 @@ fn snapshot() -> PlaneSnapshot {
     PlaneSnapshot {
         total,
         late_shards: 0,
+    }
+}
+
+fn fingerprints() -> TlsFingerprints {
+    let row = |scope, ja4: &str, auth_success, bad_or_probe| FingerprintRow {
+        scope,
+        kind: Fingerprint {
+            ja3: "0".repeat(32),
+            ja3_raw: "771,4865,0,29,0".to_owned(),
+            ja4: ja4.to_owned(),
+            ja4_raw: format!("{ja4}_raw"),
+        },
+        auth_success,
+        bad_or_probe,
+        first_seen_epoch_secs: 1_700_000_000,
+        last_seen_epoch_secs: 1_700_000_100,
+    };
+    let ip = std::net::IpAddr::from([198, 51, 100, 9]);
+    TlsFingerprints {
+        capacity: 4_096,
+        retention_secs: 21_600,
+        dropped_total: 1,
+        parse_error_total: 2,
+        rows: vec![
+            row(FingerprintScope::All, "t13d0101", 1, 0),
+            row(FingerprintScope::All, "t13d0202", 5, 2),
+            row(FingerprintScope::All, "t13d0303", 0, 1),
+            row(FingerprintScope::Address(ip), "t13d0202", 5, 2),
+            row(
+                FingerprintScope::Network("198.51.100.0/24".parse().unwrap()),
+                "t13d0202",
+                5,
+                2,
+            ),
+            row(FingerprintScope::User(0), "t13d0202", 5, 0),
+            // Nobody has this id.
+            row(FingerprintScope::User(7), "t13d0202", 9, 0),
+        ],
     }
 }
