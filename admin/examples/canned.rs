@@ -39,7 +39,7 @@ fn main() {
         ..ApiSettings::default()
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let server = Server::start_on(listener, settings);
+    let server = Server::start_on(listener, settings).applying();
     if has("empty") {
         *server.plane.snapshot.lock().unwrap() = None;
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use admin::{
@@ -53,6 +54,15 @@ impl CannedStore {
                 plane: None,
             }),
         }
+    }
+
+    /// Leaves only this user.
+    pub(crate) fn keep(&self, name: &str) {
+        self.state
+            .lock()
+            .unwrap()
+            .users
+            .retain(|user, _| user == name);
     }
 
     /// Lets the process learn of every change at once.
@@ -191,7 +201,10 @@ impl UserStore for CannedStore {
             state.get(name)?;
             Ok(QuotaReset {
                 revision: state.revision(),
-                last_reset_epoch_secs: 1_700_000_000,
+                last_reset_epoch_secs: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap()
+                    .as_secs(),
             })
         })
     }

@@ -52,6 +52,12 @@ impl Server {
         }
     }
 
+    /// Lets the process learn of every change of the users at once.
+    pub(crate) fn applying(self) -> Self {
+        self.store.tell(&self.plane);
+        self
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
         self.api.addr()
     }
