@@ -33,6 +33,10 @@ pub use self::{
         EffectiveLimitsData, EffectiveMiddleProxyLimits, EffectiveTimeoutLimits,
         EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits, EffectiveUserTcpPolicyLimits,
     },
+    model::minimal::{
+        DcEndpointWriters, DcStatus, MeWriterStatus, MeWritersSummary, MinimalDcPathData,
+        MinimalMeRuntimeData, MinimalQuarantineData, MinimalSnapshot,
+    },
     model::users::{TlsDomainLink, UserLinks},
     plane::{
         Build, Conntrack, ControlPlane, PlaneSnapshot, Process, Reloads, Reroute, RerouteReason,

@@ -10,7 +10,11 @@ use std::{
 
 use shards::control::{ShardSnapshot, TlsFingerprints};
 
-use crate::{model::limits::EffectiveLimitsData, startup::Startup, users::UserNames};
+use crate::{
+    model::{limits::EffectiveLimitsData, minimal::MinimalSnapshot},
+    startup::Startup,
+    users::UserNames,
+};
 
 /// What the process is doing now. Every method must return within a fraction of a second,
 /// whatever the shards do: requests wait for it.
@@ -27,6 +31,11 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Kinds of TLS clients seen by all shards together; `None` when none has ever answered.
     fn tls_fingerprints(&self) -> Option<TlsFingerprints>;
+
+    /// The ME pool; `None` without one.
+    fn minimal(&self) -> Option<Arc<MinimalSnapshot>> {
+        None
+    }
 
     /// The route that new sessions take, and why.
     fn transport(&self) -> Transport;

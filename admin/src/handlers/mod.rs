@@ -46,6 +46,7 @@ pub(crate) struct ApiState {
     store: Arc<dyn UserStore>,
     events: Arc<Events>,
     connections: Cache<edge::Summary>,
+    minimal: Cache<me::Minimal>,
     /// Requests that reached the first gate.
     requests: AtomicU64,
     /// Peers turned away by the whitelist.
@@ -76,6 +77,7 @@ impl ApiState {
             whitelist: Whitelist::new(&settings.whitelist),
             enabled: AtomicBool::new(true),
             connections: Cache::new(Duration::from_millis(settings.runtime_edge_cache_ttl_ms)),
+            minimal: Cache::new(Duration::from_millis(settings.minimal_runtime_cache_ttl_ms)),
             requests: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             settings,
@@ -170,9 +172,9 @@ impl ApiState {
             Read::Summary => self.ok(&self.summary()),
             Read::ZeroAll => self.ok(&self.zero_all()),
             Read::Upstreams => self.ok(&self.upstreams()),
-            Read::MinimalAll => self.ok(&self.minimal_all()),
-            Read::MeWriters => self.ok(&self.me_writers()),
-            Read::Dcs => self.ok(&self.dcs()),
+            Read::MinimalAll => self.minimal_all(),
+            Read::MeWriters => self.me_writers(),
+            Read::Dcs => self.dcs(),
             Read::MePoolState | Read::MeQuality | Read::NatStun | Read::MeSelftest => {
                 self.ok(&me::no_pool())
             }

@@ -7,6 +7,7 @@ pub(crate) mod edge;
 pub(crate) mod fingerprints;
 pub(crate) mod limits;
 pub(crate) mod me;
+pub(crate) mod minimal;
 pub(crate) mod runtime;
 pub(crate) mod security;
 pub(crate) mod summary;

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use admin::{
-    Build, ControlPlane, PlaneSnapshot, Process, Reloads, Running, Startup, StepStatus, Transport,
-    UpstreamInfo,
+    Build, ControlPlane, DcEndpointWriters, DcStatus, MeWriterStatus, MinimalDcPathData,
+    MinimalMeRuntimeData, MinimalSnapshot, PlaneSnapshot, Process, Reloads, Running, Startup,
+    StepStatus, Transport, UpstreamInfo,
 };
 use shards::{
     control::{
@@ -20,6 +21,7 @@ pub(crate) struct CannedPlane {
     pub(crate) process: Process,
     pub(crate) running: Mutex<Arc<Running>>,
     pub(crate) snapshot: Mutex<Option<Arc<PlaneSnapshot>>>,
+    pub(crate) minimal: Mutex<Option<Arc<MinimalSnapshot>>>,
     pub(crate) transport: Mutex<Transport>,
     pub(crate) startup: Startup,
     pub(crate) reloads: Reloads,
@@ -48,6 +50,7 @@ impl CannedPlane {
             process: Process::starting(build, "/etc/pinnace/config.toml".to_owned()),
             running: Mutex::new(Arc::new(running)),
             snapshot: Mutex::new(Some(Arc::new(snapshot()))),
+            minimal: Mutex::new(None),
             transport: Mutex::new(Transport::direct()),
             startup,
             reloads: Reloads::default(),
@@ -82,6 +85,10 @@ impl ControlPlane for CannedPlane {
 
     fn tls_fingerprints(&self) -> Option<TlsFingerprints> {
         Some(fingerprints())
+    }
+
+    fn minimal(&self) -> Option<Arc<MinimalSnapshot>> {
+        self.minimal.lock().unwrap().clone()
     }
 
     fn transport(&self) -> Transport {
@@ -196,5 +203,41 @@ fn fingerprints() -> TlsFingerprints {
             // Nobody has this id.
             row(FingerprintScope::User(7), "t13d0202", 9, 0),
         ],
+    }
+}
+
+/// A pool with one writer.
+pub(crate) fn minimal() -> MinimalSnapshot {
+    let endpoint = "192.0.2.7:8888".to_owned();
+    MinimalSnapshot {
+        writers: vec![MeWriterStatus {
+            writer_id: 1,
+            dc: Some(2),
+            endpoint: endpoint.clone(),
+            state: "active",
+            ..MeWriterStatus::default()
+        }],
+        dcs: vec![DcStatus {
+            dc: 2,
+            endpoints: vec![endpoint.clone()],
+            endpoint_writers: vec![DcEndpointWriters {
+                endpoint,
+                active_writers: 1,
+            }],
+            ..DcStatus::default()
+        }],
+        runtime: MinimalMeRuntimeData {
+            floor_mode: "adaptive",
+            me_bind_stale_mode: "ttl",
+            me_writer_pick_mode: "p2c",
+            me_socks_kdf_policy: "strict",
+            ..MinimalMeRuntimeData::default()
+        },
+        network_path: vec![MinimalDcPathData {
+            dc: 2,
+            ip_preference: Some("prefer_v4"),
+            ..MinimalDcPathData::default()
+        }],
+        ..MinimalSnapshot::default()
     }
 }
