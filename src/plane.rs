@@ -14,7 +14,7 @@ use std::{
 
 use admin::{ControlPlane, PlaneSnapshot, Process, Reloads, Running, Startup, Transport};
 use async_channel::Receiver;
-use shards::control::{Command, ShardSnapshot, merge_snapshots};
+use shards::control::{Command, ShardSnapshot, TlsFingerprints, merge_snapshots};
 
 /// Puts a command into one shard's mailbox without waiting.
 pub(crate) type Post = Box<dyn Fn(Command) -> Posted + Send>;
@@ -113,6 +113,23 @@ impl ControlPlane for ShardPlane {
         let snapshot = total.map(|total| Arc::new(PlaneSnapshot { total, late_shards }));
         shards.round = Some((began, snapshot.clone()));
         snapshot
+    }
+
+    fn tls_fingerprints(&self) -> Option<TlsFingerprints> {
+        let shards = self.lock();
+        let (reply, replies) = async_channel::bounded(shards.posts.len().max(1));
+        let asked = shards.posts.iter().filter(|post| {
+            let reply = reply.clone();
+            matches!(post(Command::TlsFingerprints { reply }), Posted::In)
+        });
+        let asked = asked.count();
+        drop(reply);
+        let deadline = Instant::now() + DEADLINE;
+        let parts = (0..asked).map_while(|_| receive(&replies, deadline));
+        parts.reduce(|mut total, part| {
+            total.merge(part);
+            total
+        })
     }
 
     fn transport(&self) -> Transport {
@@ -344,7 +361,7 @@ mod tests {
     fn reloads_are_counted() {
         let plane = plane(Vec::new());
         plane.reloaded(Running {
-            users: vec!["a".into()],
+            users: vec!["a".into()].into(),
             ..Running::default()
         });
         assert_eq!(plane.reloads().count, 1);

@@ -99,6 +99,9 @@ pub(crate) fn file_users(
                 .and_then(|moment| Expiration::from_epoch_secs(moment.0)),
             data_quota_bytes: access.user_data_quota.get(name).copied(),
             max_unique_ips: limit(access.user_max_unique_ips.get(name)),
+            rate_limit_up_bps: access.user_rate_limits.get(name).map(|rate| rate.up_bps),
+            rate_limit_down_bps: access.user_rate_limits.get(name).map(|rate| rate.down_bps),
+            enabled: access.user_enabled.get(name).copied().unwrap_or(true),
             links: UserLinks {
                 classic: links.classic,
                 secure: links.secure,

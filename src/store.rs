@@ -11,9 +11,11 @@ use std::{
 };
 
 use admin::{
-    CreateUser, Deleted, PatchUser, QuotaReset, Revision, SecretText, StoreError, StoredUser,
+    ConfigPatched, CreateUser, Deleted, PatchUser, QuotaReset, QuotaRow, ReloadAccepted,
+    ReloadRequest, ReloadStatus, Revision, SecretText, StoreError, StoredConfig, StoredUser,
     StoredUsers, UserChanged, UserDefaults, UserStore,
 };
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 /// Users of a configuration with their secrets.
@@ -156,6 +158,48 @@ impl UserStore for FileStore {
         let (_changing, read) = self.lock(if_match)?;
         read.find(username)?;
         Err(StoreError::Unsupported)
+    }
+
+    fn set_enabled(
+        &self,
+        username: &str,
+        _enabled: bool,
+        if_match: Option<&str>,
+    ) -> Result<UserChanged, StoreError> {
+        let (_changing, read) = self.lock(if_match)?;
+        read.find(username)?;
+        Err(StoreError::Unsupported)
+    }
+
+    fn quotas(&self) -> Vec<QuotaRow> {
+        Vec::new()
+    }
+
+    fn config(&self) -> Result<StoredConfig, StoreError> {
+        Err(StoreError::Unsupported)
+    }
+
+    fn patch_config(
+        &self,
+        _sections: &Map<String, Value>,
+        if_match: Option<&str>,
+        _reload: Option<ReloadRequest>,
+    ) -> Result<ConfigPatched, StoreError> {
+        let _locked = self.lock(if_match)?;
+        Err(StoreError::Unsupported)
+    }
+
+    fn reload(
+        &self,
+        _request: ReloadRequest,
+        if_match: Option<&str>,
+    ) -> Result<ReloadAccepted, StoreError> {
+        let _locked = self.lock(if_match)?;
+        Err(StoreError::ReloadUnavailable)
+    }
+
+    fn reload_status(&self, _id: u64) -> Option<ReloadStatus> {
+        None
     }
 }
 

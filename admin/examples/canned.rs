@@ -1,7 +1,7 @@
 //! Serves canned answers, for conformance checkers: `cargo run -p admin --example canned -- 9091`.
 //!
 //! Further arguments: `edge` (runtime_edge_enabled), `no-minimal`, `read-only`, `auth=VALUE`,
-//! `empty` (no shard has answered), `whitelist` (127.0.0.1 only).
+//! `empty` (no shard has answered), `whitelist` (127.0.0.1 only), `pool` (an ME pool).
 
 #![expect(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{net::TcpListener, thread};
+use std::{net::TcpListener, sync::Arc, thread};
 
 use admin::ApiSettings;
 
@@ -39,9 +39,12 @@ fn main() {
         ..ApiSettings::default()
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let server = Server::start_on(listener, settings);
+    let server = Server::start_on(listener, settings).applying();
     if has("empty") {
         *server.plane.snapshot.lock().unwrap() = None;
+    }
+    if has("pool") {
+        *server.plane.minimal.lock().unwrap() = Some(Arc::new(support::canned::minimal()));
     }
     for index in 0..60 {
         server

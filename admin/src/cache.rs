@@ -1,7 +1,6 @@
-//! The one cached answer of this slice: the connection summary. Source: control-api.md 12.
+//! [`Cache`]: the connection summary, and the snapshot that the ME answers share.
 //!
-//! The snapshot shared by the ME endpoints gets its cache with the ME pool: without a pool those
-//! answers are `source_unavailable`, which is never cached.
+//! Source: control-api.md 12.
 
 use std::{
     sync::{Mutex, PoisonError},

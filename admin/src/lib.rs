@@ -13,6 +13,7 @@ mod expiration;
 mod gate;
 mod handlers;
 mod head;
+mod metrics;
 mod model;
 mod plane;
 mod reply;
@@ -22,13 +23,19 @@ mod server;
 mod settings;
 mod startup;
 mod store;
+mod users;
 
 pub use self::{
     events::Events,
     expiration::Expiration,
+    metrics::{Metrics, MetricsSettings, start_metrics},
     model::limits::{
         EffectiveLimitsData, EffectiveMiddleProxyLimits, EffectiveTimeoutLimits,
         EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits, EffectiveUserTcpPolicyLimits,
+    },
+    model::minimal::{
+        DcEndpointWriters, DcStatus, MeWriterStatus, MeWritersSummary, MinimalDcPathData,
+        MinimalMeRuntimeData, MinimalQuarantineData, MinimalSnapshot,
     },
     model::users::{TlsDomainLink, UserLinks},
     plane::{
@@ -39,7 +46,10 @@ pub use self::{
     settings::{ApiSettings, RefusedPeer},
     startup::{MeStartup, Startup, StartupStatus, StepStatus},
     store::{
-        CreateUser, Deleted, Patch, PatchUser, QuotaReset, Revision, SecretText, StoreError,
-        StoredUser, StoredUsers, UserChanged, UserDefaults, UserStore,
+        ConfigPatched, CreateUser, Deleted, EDITABLE_SECTIONS, FailurePolicy, Patch, PatchUser,
+        QuotaReset, QuotaRow, ReloadAccepted, ReloadMode, ReloadRequest, ReloadState, ReloadStatus,
+        Revision, SecretText, StoreError, StoredConfig, StoredUser, StoredUsers, UserChanged,
+        UserDefaults, UserStore,
     },
+    users::UserNames,
 };

@@ -8,9 +8,13 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use shards::control::ShardSnapshot;
+use shards::control::{ShardSnapshot, TlsFingerprints};
 
-use crate::{model::limits::EffectiveLimitsData, startup::Startup};
+use crate::{
+    model::{limits::EffectiveLimitsData, minimal::MinimalSnapshot},
+    startup::Startup,
+    users::UserNames,
+};
 
 /// What the process is doing now. Every method must return within a fraction of a second,
 /// whatever the shards do: requests wait for it.
@@ -24,6 +28,14 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Counters and rows of all shards together. A shard that does not answer in time
     /// contributes what it last said; `None` when none has ever answered.
     fn snapshot(&self) -> Option<Arc<PlaneSnapshot>>;
+
+    /// Kinds of TLS clients seen by all shards together; `None` when none has ever answered.
+    fn tls_fingerprints(&self) -> Option<TlsFingerprints>;
+
+    /// The ME pool; `None` without one.
+    fn minimal(&self) -> Option<Arc<MinimalSnapshot>> {
+        None
+    }
 
     /// The route that new sessions take, and why.
     fn transport(&self) -> Transport;
@@ -107,8 +119,8 @@ pub struct Reloads {
 /// The configuration the process is running with, as far as the API shows it.
 #[derive(Clone, Debug, Default)]
 pub struct Running {
-    /// User names by `UserId`: the order of `Settings::users`.
-    pub users: Vec<Arc<str>>,
+    /// User names by `UserId`: the order of `ShardSnapshot::users`.
+    pub users: UserNames,
     /// Ways to the DCs, in the order of `ShardSnapshot::upstreams`.
     pub upstreams: Vec<UpstreamInfo>,
     /// Limits and time-outs in force.

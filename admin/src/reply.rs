@@ -107,6 +107,17 @@ pub(crate) enum ApiError {
     /// A field does not pass its check.
     #[error("{0}")]
     BadField(&'static str),
+    /// A patch of the configuration names `access`.
+    #[error("access is edited through the users routes")]
+    AccessNotEditable,
+    /// A patch of the configuration names another section that is not editable.
+    #[error(
+        "only general, timeouts, censorship, upstreams, show_link and dc_overrides can be edited"
+    )]
+    SectionNotEditable,
+    /// No remembered reload has this id.
+    #[error("no such reload")]
+    ReloadNotFound,
     /// More than `request_body_limit_bytes`.
     #[error("Request body is larger than {limit_bytes} bytes")]
     PayloadTooLarge {
@@ -137,10 +148,15 @@ impl ApiError {
             | Self::BadJson
             | Self::BadField(_)
             | Self::Store(StoreError::Invalid(_)) => (400, "bad_request"),
+            Self::AccessNotEditable => (400, "access_not_editable"),
+            Self::SectionNotEditable => (400, "section_not_editable"),
+            Self::ReloadNotFound => (404, "reload_not_found"),
             Self::PayloadTooLarge { .. } => (413, "payload_too_large"),
             Self::Store(StoreError::RevisionConflict) => (409, "revision_conflict"),
             Self::Store(StoreError::UserExists) => (409, "user_exists"),
             Self::Store(StoreError::LastUser) => (409, "last_user_forbidden"),
+            Self::Store(StoreError::ReloadInProgress) => (409, "reload_in_progress"),
+            Self::Store(StoreError::ReloadUnavailable) => (503, "maestro_unavailable"),
             Self::Store(
                 StoreError::Unreadable
                 | StoreError::Unparsable
@@ -206,13 +222,18 @@ mod tests {
             ApiError::Store(StoreError::UserExists),
             ApiError::Store(StoreError::LastUser),
             ApiError::Store(StoreError::Unsupported),
+            ApiError::AccessNotEditable,
+            ApiError::SectionNotEditable,
+            ApiError::ReloadNotFound,
+            ApiError::Store(StoreError::ReloadInProgress),
+            ApiError::Store(StoreError::ReloadUnavailable),
         ];
         for error in &all {
             let (status, code) = error.status_and_code();
             let row = errors.iter().find(|row| row["code"] == code).unwrap();
             assert_eq!(row["http"], status, "{code}");
         }
-        for row in errors.iter().filter(|row| row["since"] == "seed") {
+        for row in errors {
             let known = all
                 .iter()
                 .any(|error| row["code"] == error.status_and_code().1);

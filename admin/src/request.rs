@@ -2,7 +2,11 @@
 //!
 //! Source: v1.json, `requests`; control-api.md 6 and 8.
 
+mod config;
+
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+pub(crate) use self::config::{config_sections, reload, reload_query};
 
 use crate::{
     Expiration,
@@ -30,6 +34,9 @@ pub(crate) fn create_user(body: &[u8]) -> Result<CreateUser, ApiError> {
         expiration: given.expiration_rfc3339.map(expiration).transpose()?,
         data_quota_bytes: given.data_quota_bytes.map(storable).transpose()?,
         max_unique_ips: given.max_unique_ips.map(storable).transpose()?,
+        rate_limit_up_bps: given.rate_limit_up_bps.map(storable).transpose()?,
+        rate_limit_down_bps: given.rate_limit_down_bps.map(storable).transpose()?,
+        enabled: given.enabled,
     })
 }
 
@@ -47,6 +54,9 @@ pub(crate) fn patch_user(body: &[u8]) -> Result<PatchUser, ApiError> {
         expiration: merge(given.expiration_rfc3339, expiration)?,
         data_quota_bytes: merge(given.data_quota_bytes, storable)?,
         max_unique_ips: merge(given.max_unique_ips, storable)?,
+        rate_limit_up_bps: merge(given.rate_limit_up_bps, storable)?,
+        rate_limit_down_bps: merge(given.rate_limit_down_bps, storable)?,
+        enabled: merge(given.enabled, Ok)?,
     })
 }
 
@@ -79,6 +89,9 @@ struct CreateBody {
     expiration_rfc3339: Option<String>,
     data_quota_bytes: Option<u64>,
     max_unique_ips: Option<u64>,
+    rate_limit_up_bps: Option<u64>,
+    rate_limit_down_bps: Option<u64>,
+    enabled: Option<bool>,
 }
 
 /// Outer `None`: left out. Inner `None`: `null`.
@@ -95,6 +108,12 @@ struct PatchBody {
     data_quota_bytes: Option<Option<u64>>,
     #[serde(default, deserialize_with = "present")]
     max_unique_ips: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "present")]
+    rate_limit_up_bps: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "present")]
+    rate_limit_down_bps: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "present")]
+    enabled: Option<Option<bool>>,
 }
 
 #[derive(Deserialize)]

@@ -17,8 +17,10 @@
 //! GET    /v1/stats/me-writers            GET  /v1/stats/users/active-ips
 //! GET    /v1/stats/dcs                   GET  /v1/users/{username}
 //! POST   /v1/users                       PATCH, DELETE /v1/users/{username}
-//! POST   /v1/users/{username}/rotate-secret
-//! POST   /v1/users/{username}/reset-quota
+//! POST   /v1/users/{username}/rotate-secret, reset-quota, enable, disable
+//! GET, PATCH /v1/config                  GET  /v1/stats/users/quota
+//! POST   /v1/system/reload               GET  /v1/runtime/tls-fingerprints
+//! GET    /v1/system/reload/{id}
 //! ```
 
 use crate::reply::ApiError;
@@ -56,9 +58,13 @@ pub(crate) enum Read<'a> {
     MeSelftest,
     ConnectionsSummary,
     EventsRecent,
+    TlsFingerprints,
     ActiveIps,
+    UserQuotas,
     Users,
     User(&'a str),
+    Config,
+    ReloadStatus(&'a str),
 }
 
 /// Routes that `read_only` refuses.
@@ -69,6 +75,10 @@ pub(crate) enum Write<'a> {
     DeleteUser(&'a str),
     RotateSecret(&'a str),
     ResetQuota(&'a str),
+    EnableUser(&'a str),
+    DisableUser(&'a str),
+    PatchConfig,
+    Reload,
 }
 
 /// Finds the route of a request; `target` may carry a query.
@@ -84,18 +94,21 @@ pub(crate) fn find<'a>(method: &str, target: &'a str) -> Result<Route<'a>, ApiEr
     if let Some(below) = path.strip_prefix("users/") {
         return find_user(method, below);
     }
-    if path == "users" {
-        return match method {
-            "GET" => Ok(Route::Read(Read::Users)),
-            "POST" => Ok(Route::Write(Write::CreateUser)),
-            _ => Err(ApiError::MethodNotAllowed { allow: "GET, POST" }),
-        };
-    }
-    let read = find_read(path).ok_or(ApiError::NotFound)?;
-    if method == "GET" {
-        Ok(Route::Read(read))
-    } else {
-        Err(ApiError::MethodNotAllowed { allow: "GET" })
+    let not_allowed = |allow| Err(ApiError::MethodNotAllowed { allow });
+    match (path, method) {
+        ("users", "GET") => Ok(Route::Read(Read::Users)),
+        ("users", "POST") => Ok(Route::Write(Write::CreateUser)),
+        ("users", _) => not_allowed("GET, POST"),
+        ("config", "GET") => Ok(Route::Read(Read::Config)),
+        ("config", "PATCH") => Ok(Route::Write(Write::PatchConfig)),
+        ("config", _) => not_allowed("GET, PATCH"),
+        ("system/reload", "POST") => Ok(Route::Write(Write::Reload)),
+        ("system/reload", _) => not_allowed("POST"),
+        _ => match (find_read(path), method) {
+            (None, _) => Err(ApiError::NotFound),
+            (Some(read), "GET") => Ok(Route::Read(read)),
+            (Some(_), _) => not_allowed("GET"),
+        },
     }
 }
 
@@ -108,6 +121,13 @@ pub(crate) fn query_value<'a>(target: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
+/// All query parameters, undecoded; one without `=` has an empty value.
+pub(crate) fn query(target: &str) -> impl Iterator<Item = (&str, &str)> {
+    let (_, query) = target.split_once('?').unwrap_or_default();
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
 /// 1 to 64 of letters, digits, `_`, `.`, `-`. Source: v1.json, `formats.username`.
 pub(crate) fn is_username(text: &str) -> bool {
     (1..=64).contains(&text.len())
@@ -116,7 +136,10 @@ pub(crate) fn is_username(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-fn find_read(path: &str) -> Option<Read<'static>> {
+fn find_read(path: &str) -> Option<Read<'_>> {
+    if let Some(id) = path.strip_prefix("system/reload/") {
+        return (!id.contains('/')).then_some(Read::ReloadStatus(id));
+    }
     Some(match path {
         "health" => Read::Health,
         "health/ready" => Read::HealthReady,
@@ -139,7 +162,9 @@ fn find_read(path: &str) -> Option<Read<'static>> {
         "runtime/me-selftest" => Read::MeSelftest,
         "runtime/connections/summary" => Read::ConnectionsSummary,
         "runtime/events/recent" => Read::EventsRecent,
+        "runtime/tls-fingerprints" => Read::TlsFingerprints,
         "stats/users/active-ips" => Read::ActiveIps,
+        "stats/users/quota" => Read::UserQuotas,
         "stats/users" => Read::Users,
         _ => return None,
     })
@@ -163,7 +188,9 @@ fn find_user<'a>(method: &str, below: &'a str) -> Result<Route<'a>, ApiError> {
         }
         (Some("rotate-secret"), "POST") => Some(Write::RotateSecret(username)),
         (Some("reset-quota"), "POST") => Some(Write::ResetQuota(username)),
-        (Some("rotate-secret" | "reset-quota"), _) => {
+        (Some("enable"), "POST") => Some(Write::EnableUser(username)),
+        (Some("disable"), "POST") => Some(Write::DisableUser(username)),
+        (Some("rotate-secret" | "reset-quota" | "enable" | "disable"), _) => {
             return Err(ApiError::MethodNotAllowed { allow: "POST" });
         }
         (Some(_), _) => return Err(ApiError::NotFound),
@@ -227,7 +254,14 @@ mod tests {
                 Err(ApiError::BadUsername),
             ),
             ("GET", "/v1/users/a/rotate-secret", not_allowed("POST")),
-            ("GET", "/v1/users/a/enable", NOT_FOUND),
+            ("POST", "/v1/users/a/enable/", write(Write::EnableUser("a"))),
+            (
+                "POST",
+                "/v1/users/a/disable",
+                write(Write::DisableUser("a")),
+            ),
+            ("GET", "/v1/users/a/enable", not_allowed("POST")),
+            ("POST", "/v1/users/a/enabled", NOT_FOUND),
             ("POST", "/v1/users/a/rotate-secret/x", NOT_FOUND),
             ("GET", "/v1/users/a/b/c", NOT_FOUND),
             ("GET", "/v1/users//a", NOT_FOUND),
@@ -238,6 +272,28 @@ mod tests {
             find("GET", &format!("/v1/users/{}", "a".repeat(65))),
             Err(ApiError::BadUsername)
         );
+    }
+
+    #[test]
+    fn config_and_reload_routes_follow_the_contract() {
+        let status = |id| Ok(Route::Read(Read::ReloadStatus(id)));
+        for (method, target, expected) in [
+            ("GET", "/v1/config/", Ok(Route::Read(Read::Config))),
+            (
+                "PATCH",
+                "/v1/config?reload=instant",
+                Ok(Route::Write(Write::PatchConfig)),
+            ),
+            ("DELETE", "/v1/config", not_allowed("GET, PATCH")),
+            ("POST", "/v1/system/reload", Ok(Route::Write(Write::Reload))),
+            ("GET", "/v1/system/reload", not_allowed("POST")),
+            ("GET", "/v1/system/reload/7/", status("7")),
+            ("GET", "/v1/system/reload/x", status("x")),
+            ("POST", "/v1/system/reload/7", not_allowed("GET")),
+            ("GET", "/v1/system/reload/7/8", NOT_FOUND),
+        ] {
+            assert_eq!(find(method, target), expected, "{method} {target}");
+        }
     }
 
     #[test]
@@ -276,5 +332,8 @@ mod tests {
         ] {
             assert_eq!(query_value(target, "limit"), value, "{target}");
         }
+        let all: Vec<_> = query("/x?a=1&&b&c==&a=").collect();
+        assert_eq!(all, [("a", "1"), ("b", ""), ("c", "="), ("a", "")]);
+        assert_eq!(query("/x").count() + query("/x?").count(), 0);
     }
 }

@@ -96,12 +96,15 @@ fn without_summary(enabled: bool, reason: &'static str) -> RuntimeEdgeConnection
 }
 
 fn summarize(running: &Running, snapshot: &PlaneSnapshot, limit: usize) -> Summary {
-    let users = running.users.iter().zip(&snapshot.total.users);
+    let users = running.users.iter();
     let rows: Vec<_> = users
-        .map(|(name, counters)| RuntimeEdgeConnectionUserData {
-            username: Arc::clone(name),
-            current_connections: counters.current_connections,
-            total_octets: octets(counters),
+        .filter_map(|(id, name)| {
+            let counters = snapshot.total.users.get(id)?;
+            Some(RuntimeEdgeConnectionUserData {
+                username: Arc::clone(name),
+                current_connections: counters.current_connections,
+                total_octets: octets(counters),
+            })
         })
         .filter(|row| row.current_connections > 0 || row.total_octets > 0)
         .collect();
@@ -177,7 +180,7 @@ mod tests {
         let names = ["b", "a", "idle", "c"];
         let counts = [(1, 10), (1, 30), (0, 0), (5, 0)];
         let running = Running {
-            users: names.map(Arc::from).to_vec(),
+            users: names.map(Arc::from).into_iter().collect(),
             ..Running::default()
         };
         let mut snapshot = PlaneSnapshot::default();

@@ -2,7 +2,9 @@
 //!
 //! Sockets are unknown here; `connection.rs` calls [`ApiState::answer`]. Source: control-api.md 2.
 
+mod config;
 mod edge;
+mod fingerprints;
 mod health;
 mod me;
 mod network;
@@ -29,7 +31,8 @@ use crate::{
     head::Head,
     plane::{ControlPlane, PlaneSnapshot},
     reply::{ApiError, Reply},
-    route::{self, Read, Route},
+    request,
+    route::{self, Read, Route, Write},
     settings::{ApiSettings, RefusedPeer},
     store::UserStore,
 };
@@ -43,6 +46,7 @@ pub(crate) struct ApiState {
     store: Arc<dyn UserStore>,
     events: Arc<Events>,
     connections: Cache<edge::Summary>,
+    minimal: Cache<me::Minimal>,
     /// Requests that reached the first gate.
     requests: AtomicU64,
     /// Peers turned away by the whitelist.
@@ -73,6 +77,7 @@ impl ApiState {
             whitelist: Whitelist::new(&settings.whitelist),
             enabled: AtomicBool::new(true),
             connections: Cache::new(Duration::from_millis(settings.runtime_edge_cache_ttl_ms)),
+            minimal: Cache::new(Duration::from_millis(settings.minimal_runtime_cache_ttl_ms)),
             requests: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             settings,
@@ -167,18 +172,44 @@ impl ApiState {
             Read::Summary => self.ok(&self.summary()),
             Read::ZeroAll => self.ok(&self.zero_all()),
             Read::Upstreams => self.ok(&self.upstreams()),
-            Read::MinimalAll => self.ok(&self.minimal_all()),
-            Read::MeWriters => self.ok(&self.me_writers()),
-            Read::Dcs => self.ok(&self.dcs()),
+            Read::MinimalAll => self.minimal_all(),
+            Read::MeWriters => self.me_writers(),
+            Read::Dcs => self.dcs(),
             Read::MePoolState | Read::MeQuality | Read::NatStun | Read::MeSelftest => {
                 self.ok(&me::no_pool())
             }
             Read::UpstreamQuality => self.ok(&self.upstream_quality()),
             Read::ConnectionsSummary => self.ok(&self.connections_summary()),
             Read::EventsRecent => self.ok(&self.events_recent(target)),
+            Read::TlsFingerprints => self.ok(&self.tls_fingerprints(target)),
             Read::ActiveIps => self.active_ips(),
+            Read::UserQuotas => self.ok(&self.user_quotas()),
             Read::Users => self.users(),
             Read::User(username) => self.user(username),
+            Read::Config => self.config(),
+            Read::ReloadStatus(id) => self.reload_status(id),
+        }
+    }
+
+    fn write(
+        &self,
+        write: Write<'_>,
+        head: &Head,
+        read_body: &mut ReadBody<'_>,
+    ) -> Result<Reply, ApiError> {
+        let if_match = request::if_match(head.header("if-match"));
+        let if_match = if_match.as_deref();
+        let mut body = || read_body(self.settings.request_body_limit_bytes);
+        match write {
+            Write::CreateUser => self.create_user(&body()?, if_match),
+            Write::PatchUser(username) => self.patch_user(username, &body()?, if_match),
+            Write::RotateSecret(username) => self.rotate_secret(username, &body()?, if_match),
+            Write::DeleteUser(username) => self.delete_user(username, if_match),
+            Write::ResetQuota(username) => self.reset_quota(username, if_match),
+            Write::EnableUser(username) => self.enable_user(username, true, if_match),
+            Write::DisableUser(username) => self.enable_user(username, false, if_match),
+            Write::PatchConfig => self.patch_config(&body()?, &head.target, if_match),
+            Write::Reload => self.reload(&body()?, if_match),
         }
     }
 

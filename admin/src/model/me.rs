@@ -1,9 +1,10 @@
-//! Answers about the ME pool, as far as they can be given without one.
-//!
-//! Payload types come with the pool; until then the contract's `source_unavailable` and
-//! `feature_disabled` forms are the whole truth.
+//! Answers about the ME pool. Those without a switch have no payload yet: it comes with the pool.
 
 use serde::Serialize;
+
+use super::minimal::{
+    DcStatus, MeWriterStatus, MeWritersSummary, MinimalDcPathData, MinimalMeRuntimeData,
+};
 
 /// `RuntimeMePoolStateData`, `RuntimeMeQualityData`, `RuntimeNatStunData` and
 /// `RuntimeMeSelftestData` without their payload: alike.
@@ -17,55 +18,38 @@ pub(crate) struct NoPoolData {
 }
 
 #[derive(Serialize)]
-pub(crate) struct MinimalAllData {
+pub(crate) struct MinimalAllData<'a> {
     pub(crate) enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
     pub(crate) generated_at_epoch_secs: u64,
-    pub(crate) data: Option<MinimalAllPayload>,
+    pub(crate) data: Option<MinimalAllPayload<'a>>,
 }
 
-/// `MinimalAllPayload` in its reduced form.
+/// `MinimalAllPayload`; reduced when there is no pool.
 #[derive(Serialize)]
-pub(crate) struct MinimalAllPayload {
-    pub(crate) me_writers: MeWritersData,
-    pub(crate) dcs: DcStatusData,
-    /// Always null (conflict C2).
-    pub(crate) me_runtime: Option<()>,
-    /// Always empty.
-    pub(crate) network_path: [(); 0],
+pub(crate) struct MinimalAllPayload<'a> {
+    pub(crate) me_writers: MeWritersData<'a>,
+    pub(crate) dcs: DcStatusData<'a>,
+    pub(crate) me_runtime: Option<&'a MinimalMeRuntimeData>,
+    pub(crate) network_path: &'a [MinimalDcPathData],
 }
 
 #[derive(Serialize)]
-pub(crate) struct MeWritersData {
+pub(crate) struct MeWritersData<'a> {
     pub(crate) middle_proxy_enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
     pub(crate) generated_at_epoch_secs: u64,
-    pub(crate) summary: MeWritersSummary,
-    /// Always empty.
-    pub(crate) writers: [(); 0],
-}
-
-#[derive(Default, Serialize)]
-pub(crate) struct MeWritersSummary {
-    pub(crate) configured_dc_groups: usize,
-    pub(crate) configured_endpoints: usize,
-    pub(crate) available_endpoints: usize,
-    pub(crate) available_pct: f64,
-    pub(crate) required_writers: usize,
-    pub(crate) alive_writers: usize,
-    pub(crate) coverage_pct: f64,
-    pub(crate) fresh_alive_writers: usize,
-    pub(crate) fresh_coverage_pct: f64,
+    pub(crate) summary: &'a MeWritersSummary,
+    pub(crate) writers: &'a [MeWriterStatus],
 }
 
 #[derive(Serialize)]
-pub(crate) struct DcStatusData {
+pub(crate) struct DcStatusData<'a> {
     pub(crate) middle_proxy_enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
     pub(crate) generated_at_epoch_secs: u64,
-    /// Always empty.
-    pub(crate) dcs: [(); 0],
+    pub(crate) dcs: &'a [DcStatus],
 }

@@ -2,9 +2,12 @@
 //!
 //! Nothing is worked out here; `handlers` fill them. A test walks `v1.json` over live answers.
 
+pub(crate) mod config;
 pub(crate) mod edge;
+pub(crate) mod fingerprints;
 pub(crate) mod limits;
 pub(crate) mod me;
+pub(crate) mod minimal;
 pub(crate) mod runtime;
 pub(crate) mod security;
 pub(crate) mod summary;

@@ -7,11 +7,14 @@ use serde::Serialize;
 #[derive(Serialize)]
 pub(crate) struct UserInfo {
     pub(crate) username: String,
+    pub(crate) enabled: bool,
     pub(crate) in_runtime: bool,
     pub(crate) user_ad_tag: Option<String>,
     pub(crate) max_tcp_conns: Option<u64>,
     pub(crate) expiration_rfc3339: Option<String>,
     pub(crate) data_quota_bytes: Option<u64>,
+    pub(crate) rate_limit_up_bps: Option<u64>,
+    pub(crate) rate_limit_down_bps: Option<u64>,
     pub(crate) max_unique_ips: Option<u64>,
     pub(crate) current_connections: u64,
     pub(crate) active_unique_ips: usize,
@@ -65,6 +68,20 @@ pub(crate) struct DeleteUserResponse<'a> {
 #[derive(Serialize)]
 pub(crate) struct ResetUserQuotaResponse<'a> {
     pub(crate) username: &'a str,
+    pub(crate) used_bytes: u64,
+    pub(crate) last_reset_epoch_secs: u64,
+}
+
+/// `UserQuotaListData`.
+#[derive(Serialize)]
+pub(crate) struct UserQuotaListData {
+    pub(crate) users: Vec<UserQuotaEntry>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct UserQuotaEntry {
+    pub(crate) username: String,
+    pub(crate) data_quota_bytes: u64,
     pub(crate) used_bytes: u64,
     pub(crate) last_reset_epoch_secs: u64,
 }

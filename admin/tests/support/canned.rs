@@ -1,19 +1,19 @@
-//! A control plane and a store that say what they were told to say.
+//! A control plane that says what it was told to say.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use admin::{
-    Build, ControlPlane, CreateUser, Deleted, Patch, PatchUser, PlaneSnapshot, Process, QuotaReset,
-    Reloads, Revision, Running, SecretText, Startup, StepStatus, StoreError, StoredUser,
-    StoredUsers, Transport, UpstreamInfo, UserChanged, UserDefaults, UserLinks, UserStore,
+    Build, ControlPlane, DcEndpointWriters, DcStatus, MeWriterStatus, MinimalDcPathData,
+    MinimalMeRuntimeData, MinimalSnapshot, PlaneSnapshot, Process, Reloads, Running, Startup,
+    StepStatus, Transport, UpstreamInfo,
 };
-use sha2::{Digest, Sha256};
 use shards::{
-    control::{DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow},
+    control::{
+        DcRow, FamilyState, FingerprintRow, FingerprintScope, ShardSnapshot, TlsFingerprints,
+        UpstreamRow, UserIpRow,
+    },
     counters::UserCounters,
+    proto::faketls::fingerprint::Fingerprint,
 };
 
 /// Says what its fields hold.
@@ -21,6 +21,7 @@ pub(crate) struct CannedPlane {
     pub(crate) process: Process,
     pub(crate) running: Mutex<Arc<Running>>,
     pub(crate) snapshot: Mutex<Option<Arc<PlaneSnapshot>>>,
+    pub(crate) minimal: Mutex<Option<Arc<MinimalSnapshot>>>,
     pub(crate) transport: Mutex<Transport>,
     pub(crate) startup: Startup,
     pub(crate) reloads: Reloads,
@@ -37,7 +38,7 @@ impl CannedPlane {
             ..Build::default()
         };
         let running = Running {
-            users: vec!["alice".into()],
+            users: vec!["alice".into()].into(),
             upstreams: vec![UpstreamInfo::direct()],
             ..Running::default()
         };
@@ -49,10 +50,17 @@ impl CannedPlane {
             process: Process::starting(build, "/etc/pinnace/config.toml".to_owned()),
             running: Mutex::new(Arc::new(running)),
             snapshot: Mutex::new(Some(Arc::new(snapshot()))),
+            minimal: Mutex::new(None),
             transport: Mutex::new(Transport::direct()),
             startup,
             reloads: Reloads::default(),
         }
+    }
+
+    /// Runs with these users from now on; their ids are their places.
+    pub(crate) fn set_users(&self, names: impl Iterator<Item = String>) {
+        let mut running = self.running.lock().unwrap();
+        Arc::make_mut(&mut running).users = names.map(Arc::from).collect();
     }
 
     pub(crate) fn set_snapshot(&self, change: impl FnOnce(&mut ShardSnapshot)) {
@@ -73,6 +81,14 @@ impl ControlPlane for CannedPlane {
 
     fn snapshot(&self) -> Option<Arc<PlaneSnapshot>> {
         self.snapshot.lock().unwrap().clone()
+    }
+
+    fn tls_fingerprints(&self) -> Option<TlsFingerprints> {
+        Some(fingerprints())
+    }
+
+    fn minimal(&self) -> Option<Arc<MinimalSnapshot>> {
+        self.minimal.lock().unwrap().clone()
     }
 
     fn transport(&self) -> Transport {
@@ -152,204 +168,76 @@ fn snapshot() -> PlaneSnapshot {
     }
 }
 
-/// Users in memory; every change counts the revision up.
-pub(crate) struct CannedStore {
-    state: Mutex<State>,
-}
-
-struct State {
-    users: BTreeMap<String, (StoredUser, SecretText)>,
-    generation: u64,
-    fault: Option<StoreError>,
-}
-
-impl CannedStore {
-    pub(crate) fn new(names: &[&str]) -> Self {
-        let users = names
-            .iter()
-            .map(|name| ((*name).to_owned(), user(name, &"0a".repeat(16))));
-        Self {
-            state: Mutex::new(State {
-                users: users.collect(),
-                generation: 0,
-                fault: None,
-            }),
-        }
-    }
-
-    /// Every call fails from now on.
-    pub(crate) fn break_with(&self, fault: Option<StoreError>) {
-        self.state.lock().unwrap().fault = fault;
-    }
-
-    fn changing<T>(
-        &self,
-        if_match: Option<&str>,
-        change: impl FnOnce(&mut State) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let mut state = self.state.lock().unwrap();
-        if let Some(fault) = &state.fault {
-            return Err(fault.clone());
-        }
-        if if_match.is_some_and(|given| given != state.revision().0) {
-            return Err(StoreError::RevisionConflict);
-        }
-        change(&mut state)
-    }
-}
-
-impl UserStore for CannedStore {
-    fn revision(&self) -> Result<Revision, StoreError> {
-        self.changing(None, |state| Ok(state.revision()))
-    }
-
-    fn users(&self) -> Result<StoredUsers, StoreError> {
-        self.changing(None, |state| {
-            let users = state.users.values().map(|(user, _)| user.clone()).collect();
-            Ok(StoredUsers {
-                revision: state.revision(),
-                users,
-                defaults: UserDefaults::default(),
-            })
-        })
-    }
-
-    fn create(&self, new: &CreateUser, if_match: Option<&str>) -> Result<UserChanged, StoreError> {
-        self.changing(if_match, |state| {
-            if state.users.contains_key(&new.username) {
-                return Err(StoreError::UserExists);
-            }
-            let secret = new
-                .secret
-                .as_ref()
-                .map_or("0b".repeat(16), |secret| secret.as_str().to_owned());
-            let (mut stored, secret) = user(&new.username, &secret);
-            stored.user_ad_tag.clone_from(&new.user_ad_tag);
-            stored.max_tcp_conns = new.max_tcp_conns;
-            stored.expiration = new.expiration;
-            stored.data_quota_bytes = new.data_quota_bytes;
-            stored.max_unique_ips = new.max_unique_ips;
-            state.put(stored, secret)
-        })
-    }
-
-    fn patch(
-        &self,
-        name: &str,
-        patch: &PatchUser,
-        if_match: Option<&str>,
-    ) -> Result<UserChanged, StoreError> {
-        self.changing(if_match, |state| {
-            let (mut stored, mut secret) = state.get(name)?;
-            if let Some(new) = &patch.secret {
-                secret = new.clone();
-                stored.links = links(new.as_str());
-            }
-            apply(&mut stored.user_ad_tag, &patch.user_ad_tag);
-            apply(&mut stored.max_tcp_conns, &patch.max_tcp_conns);
-            apply(&mut stored.expiration, &patch.expiration);
-            apply(&mut stored.data_quota_bytes, &patch.data_quota_bytes);
-            apply(&mut stored.max_unique_ips, &patch.max_unique_ips);
-            if patch.is_empty() {
-                return Ok(state.unchanged(stored, secret));
-            }
-            state.put(stored, secret)
-        })
-    }
-
-    fn rotate_secret(
-        &self,
-        name: &str,
-        secret: Option<&SecretText>,
-        if_match: Option<&str>,
-    ) -> Result<UserChanged, StoreError> {
-        self.changing(if_match, |state| {
-            let (mut stored, _) = state.get(name)?;
-            let fresh = format!("{:032x}", state.generation + 1);
-            let secret = secret.map_or(fresh, |secret| secret.as_str().to_owned());
-            stored.links = links(&secret);
-            state.put(stored, SecretText::parse(&secret).unwrap())
-        })
-    }
-
-    fn delete(&self, name: &str, if_match: Option<&str>) -> Result<Deleted, StoreError> {
-        self.changing(if_match, |state| {
-            state.get(name)?;
-            if state.users.len() == 1 {
-                return Err(StoreError::LastUser);
-            }
-            state.users.remove(name);
-            state.generation += 1;
-            Ok(Deleted {
-                revision: state.revision(),
-            })
-        })
-    }
-
-    fn reset_quota(&self, name: &str, if_match: Option<&str>) -> Result<QuotaReset, StoreError> {
-        self.changing(if_match, |state| {
-            state.get(name)?;
-            Ok(QuotaReset {
-                revision: state.revision(),
-                last_reset_epoch_secs: 1_700_000_000,
-            })
-        })
-    }
-}
-
-impl State {
-    fn revision(&self) -> Revision {
-        let digest = Sha256::digest(self.generation.to_string());
-        Revision(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    fn get(&self, name: &str) -> Result<(StoredUser, SecretText), StoreError> {
-        self.users
-            .get(name)
-            .cloned()
-            .ok_or(StoreError::UserNotFound)
-    }
-
-    fn put(&mut self, user: StoredUser, secret: SecretText) -> Result<UserChanged, StoreError> {
-        self.generation += 1;
-        self.users
-            .insert(user.username.clone(), (user.clone(), secret.clone()));
-        Ok(self.unchanged(user, secret))
-    }
-
-    fn unchanged(&self, user: StoredUser, secret: SecretText) -> UserChanged {
-        UserChanged {
-            revision: self.revision(),
-            user,
-            defaults: UserDefaults::default(),
-            secret,
-        }
-    }
-}
-
-fn apply<T: Clone>(stored: &mut Option<T>, patch: &Patch<T>) {
-    match patch {
-        Patch::Keep => {}
-        Patch::Remove => *stored = None,
-        Patch::Set(value) => *stored = Some(value.clone()),
-    }
-}
-
-fn user(name: &str, secret: &str) -> (StoredUser, SecretText) {
-    let user = StoredUser {
-        username: name.to_owned(),
-        links: links(secret),
-        ..StoredUser::default()
+fn fingerprints() -> TlsFingerprints {
+    let row = |scope, ja4: &str, auth_success, bad_or_probe| FingerprintRow {
+        scope,
+        kind: Fingerprint {
+            ja3: "0".repeat(32),
+            ja3_raw: "771,4865,0,29,0".to_owned(),
+            ja4: ja4.to_owned(),
+            ja4_raw: format!("{ja4}_raw"),
+        },
+        auth_success,
+        bad_or_probe,
+        first_seen_epoch_secs: 1_700_000_000,
+        last_seen_epoch_secs: 1_700_000_100,
     };
-    (user, SecretText::parse(secret).unwrap())
+    let ip = std::net::IpAddr::from([198, 51, 100, 9]);
+    TlsFingerprints {
+        capacity: 4_096,
+        retention_secs: 21_600,
+        dropped_total: 1,
+        parse_error_total: 2,
+        rows: vec![
+            row(FingerprintScope::All, "t13d0101", 1, 0),
+            row(FingerprintScope::All, "t13d0202", 5, 2),
+            row(FingerprintScope::All, "t13d0303", 0, 1),
+            row(FingerprintScope::Address(ip), "t13d0202", 5, 2),
+            row(
+                FingerprintScope::Network("198.51.100.0/24".parse().unwrap()),
+                "t13d0202",
+                5,
+                2,
+            ),
+            row(FingerprintScope::User(0), "t13d0202", 5, 0),
+            // Nobody has this id.
+            row(FingerprintScope::User(7), "t13d0202", 9, 0),
+        ],
+    }
 }
 
-fn links(secret: &str) -> UserLinks {
-    let link = |secret: String| format!("tg://proxy?server=192.0.2.1&port=8443&secret={secret}");
-    UserLinks {
-        classic: vec![link(secret.to_owned())],
-        secure: vec![link(format!("dd{secret}"))],
-        tls: vec![link(format!("ee{secret}6578616d706c652e636f6d"))],
-        tls_domains: Vec::new(),
+/// A pool with one writer.
+pub(crate) fn minimal() -> MinimalSnapshot {
+    let endpoint = "192.0.2.7:8888".to_owned();
+    MinimalSnapshot {
+        writers: vec![MeWriterStatus {
+            writer_id: 1,
+            dc: Some(2),
+            endpoint: endpoint.clone(),
+            state: "active",
+            ..MeWriterStatus::default()
+        }],
+        dcs: vec![DcStatus {
+            dc: 2,
+            endpoints: vec![endpoint.clone()],
+            endpoint_writers: vec![DcEndpointWriters {
+                endpoint,
+                active_writers: 1,
+            }],
+            ..DcStatus::default()
+        }],
+        runtime: MinimalMeRuntimeData {
+            floor_mode: "adaptive",
+            me_bind_stale_mode: "ttl",
+            me_writer_pick_mode: "p2c",
+            me_socks_kdf_policy: "strict",
+            ..MinimalMeRuntimeData::default()
+        },
+        network_path: vec![MinimalDcPathData {
+            dc: 2,
+            ip_preference: Some("prefer_v4"),
+            ..MinimalDcPathData::default()
+        }],
+        ..MinimalSnapshot::default()
     }
 }

@@ -106,7 +106,7 @@ impl Contract {
     ) {
         let absent = field["when_absent"].as_str().unwrap_or("never");
         match value {
-            None if field["since"] != "seed" || matches!(absent, "omit" | "either") => {}
+            None if matches!(absent, "omit" | "either") => {}
             None => found.push(format!("{path}: missing")),
             Some(Json::Null) if matches!(absent, "null" | "either") => {}
             Some(value) => {

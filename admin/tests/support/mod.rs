@@ -6,6 +6,7 @@
 pub(crate) mod canned;
 pub(crate) mod client;
 pub(crate) mod json;
+pub(crate) mod memory;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -14,7 +15,7 @@ use std::{
 
 use admin::{Api, ApiSettings, Events};
 
-use self::canned::{CannedPlane, CannedStore};
+use self::{canned::CannedPlane, memory::CannedStore};
 
 /// A server on a free port of the loopback, with what it shows.
 pub(crate) struct Server {
@@ -49,6 +50,12 @@ impl Server {
             store,
             events,
         }
+    }
+
+    /// Lets the process learn of every change of the users at once.
+    pub(crate) fn applying(self) -> Self {
+        self.store.tell(&self.plane);
+        self
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
