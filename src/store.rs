@@ -4,6 +4,8 @@
 //! decided as far as they need no writing: a request that conflicts, names an unknown user or
 //! changes nothing gets its proper answer.
 
+mod applies;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,6 +19,9 @@ use admin::{
 };
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+
+#[expect(unused_imports, reason = "comes into use with writing")]
+pub(crate) use self::applies::{Applies, QuotaUsed};
 
 /// Users of a configuration with their secrets.
 pub(crate) struct FileUsers {
