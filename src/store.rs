@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 #[expect(unused_imports, reason = "comes into use with writing")]
-pub(crate) use self::applies::{Applies, QuotaUsed};
+pub(crate) use self::applies::Applies;
 
 /// Users of a configuration with their secrets.
 pub(crate) struct FileUsers {

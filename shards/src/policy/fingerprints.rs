@@ -105,7 +105,10 @@ impl Fingerprints {
     }
 
     /// Drops the rows of a user whose id may come to mean another one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "comes into use with changes of users"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "comes into use with changes of users")
+    )]
     pub(crate) fn forget(&mut self, user: UserId) {
         let scope = FingerprintScope::User(user.0);
         self.counts.retain(|(of, _), _| *of != scope);
