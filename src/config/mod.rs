@@ -8,6 +8,8 @@ pub(crate) mod api;
 pub(crate) mod censorship;
 mod checks;
 mod domain;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes into use with writing"))]
+pub(crate) mod edit;
 mod error;
 pub(crate) mod general;
 pub(crate) mod keys;
