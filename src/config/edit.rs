@@ -10,7 +10,7 @@ mod layout;
 mod plan;
 mod verify;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use toml_edit::Value;
 
@@ -62,7 +62,18 @@ impl Edit {
         Self::Remove { path }
     }
 
-    fn path(&self) -> &Path {
+    /// What it is about in words: `access.users.alice`.
+    pub(crate) fn name(&self) -> String {
+        plan::dots(self.path())
+    }
+
+    /// Whether it puts something somewhere.
+    pub(crate) fn is_set(&self) -> bool {
+        !matches!(self, Self::Remove { .. })
+    }
+
+    /// What it is about.
+    pub(crate) fn path(&self) -> &[Step<'static>] {
         match self {
             Self::Set { path, .. } | Self::Remove { path } | Self::Append { path, .. } => path,
         }
@@ -168,6 +179,31 @@ impl<'t> Text<'t> {
         })
     }
 
+    /// The value at a path as it is written; `None` for a table.
+    pub(crate) fn raw(&self, path: &[Step<'_>]) -> Option<&'t str> {
+        self.0.blocks.iter().find_map(|block| {
+            let below = block.path.len() < path.len() && meet(&block.path, path);
+            let rest = path.get(block.path.len()..).filter(|_| below)?;
+            let mut entries = block.entries.iter();
+            let span = entries.find_map(|entry| pair_value(&entry.pair, rest))?;
+            self.0.text.get(span)
+        })
+    }
+
+    /// Names of the tables and values directly in the table at a path, each once.
+    pub(crate) fn names(&self, table: &[&str]) -> BTreeSet<String> {
+        let table = path(table);
+        let leaves = verify::leaves(&self.0).into_iter().map(|(path, _)| path);
+        let headers = self.0.blocks.iter().map(|block| block.path.clone());
+        let inside = leaves.chain(headers).filter_map(|path| {
+            match path.get(table.len()).filter(|_| meet(&path, &table))? {
+                Step::Key(key) => Some(key.to_string()),
+                Step::Index(_) => None,
+            }
+        });
+        inside.collect()
+    }
+
     /// The strings directly in the table at a path, by key.
     pub(crate) fn strings(&self, table: &[&str]) -> Vec<(String, String)> {
         let table = path(table);
@@ -200,6 +236,27 @@ fn pair_has(pair: &layout::Pair<'_>, below: &[Step<'_>]) -> bool {
         }
         (Some(_), layout::Value::Plain(_)) => false,
     }
+}
+
+fn pair_value(pair: &layout::Pair<'_>, below: &[Step<'_>]) -> Option<std::ops::Range<usize>> {
+    let same = |(key, step): (&Cow<'_, str>, &Step<'_>)| matches!(step, Step::Key(k) if k == key);
+    if !pair.keys.iter().zip(below).all(same) {
+        return None;
+    }
+    match (below.get(pair.keys.len()..)?, &pair.value) {
+        ([], layout::Value::Plain(span)) => Some(span.clone()),
+        (inner, layout::Value::Inline(_, pairs)) if !inner.is_empty() => {
+            pairs.iter().find_map(|pair| pair_value(pair, inner))
+        }
+        _ => None,
+    }
+}
+
+/// The whole text of a configuration whose main file has this text, included files put in.
+pub(crate) fn joined(path: &std::path::Path, main: &str) -> Option<String> {
+    super::source::Source::assemble(path, main)
+        .ok()
+        .map(|source| source.text)
 }
 
 /// What a string says; `None` when it is none.

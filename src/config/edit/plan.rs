@@ -443,7 +443,7 @@ fn comment(layout: &Layout<'_>, span: Range<usize>) -> bool {
 }
 
 /// Keys with dots between them, quoted where they must be.
-fn dots(path: &[Step<'_>]) -> String {
+pub(super) fn dots(path: &[Step<'_>]) -> String {
     let keys = path.iter().filter_map(|step| match step {
         Step::Key(key) => Some(Key::new(key.as_ref()).display_repr().into_owned()),
         Step::Index(_) => None,

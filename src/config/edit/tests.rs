@@ -269,4 +269,10 @@ fn looks_up_tables_and_strings() {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     assert_eq!(text.strings(&["a", "users"]), [pair("x", "1")]);
     assert_eq!(text.strings(&["b", "users"]), [pair("y.z", "2")]);
+    let raw = |keys: &[&str]| text.raw(&path(keys));
+    assert_eq!(raw(&["a", "users", "x"]), Some("\"1\""));
+    assert_eq!(raw(&["b", "users", "n"]), Some("5"));
+    assert_eq!((raw(&["b", "users"]), raw(&["a", "users"])), (None, None));
+    assert_eq!(Vec::from_iter(text.names(&["b", "users"])), ["n", "y.z"]);
+    assert_eq!(Vec::from_iter(text.names(&[])), ["a", "b", "c"]);
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use toml_edit::{Key, Value as Written};
+use toml_edit::Value as Written;
 
 use super::{
     Edit, EditError,
@@ -130,15 +130,6 @@ fn collect<'a>(
 }
 
 fn broken(edits: &[Edit]) -> EditError {
-    let names: Vec<String> = edits
-        .iter()
-        .map(|edit| {
-            let keys = edit.path().iter().filter_map(|step| match step {
-                Step::Key(key) => Some(Key::new(key.as_ref()).display_repr().into_owned()),
-                Step::Index(_) => None,
-            });
-            keys.collect::<Vec<_>>().join(".")
-        })
-        .collect();
+    let names: Vec<String> = edits.iter().map(Edit::name).collect();
     EditError::Broken(names.join(", "))
 }
