@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod file_write;
 mod first_run;
 mod host_cpu;
 mod links;

@@ -2,20 +2,15 @@
 //!
 //! Not here: what the API does with it (`admin`), how the file is read (`config/`).
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use admin::{
     ApiSettings, Conntrack, EffectiveLimitsData, EffectiveMiddleProxyLimits,
     EffectiveTimeoutLimits, EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits,
-    EffectiveUserTcpPolicyLimits, Expiration, RefusedPeer, Running, SecretText, StoredUser,
-    Telemetry, TlsDomainLink, UpstreamInfo, UserDefaults, UserLinks,
+    EffectiveUserTcpPolicyLimits, RefusedPeer, Running, Telemetry, UpstreamInfo,
 };
 
-use crate::{
-    config::{Config, Loaded, api::GrayAction, general::LogLevel},
-    links::LinkBase,
-    store::FileUsers,
-};
+use crate::config::{Config, Loaded, api::GrayAction, general::LogLevel};
 
 /// What the process runs with.
 pub(crate) fn running(config: &Config, log_level: LogLevel) -> Running {
@@ -74,57 +69,6 @@ pub(crate) fn api_settings(loaded: &Loaded) -> ApiSettings {
         refused,
         ..ApiSettings::default()
     }
-}
-
-/// The users of a file's text, for the API's disk-first answers; `None` when it does not load.
-pub(crate) fn file_users(
-    path: &Path,
-    text: String,
-    base: &dyn Fn(&Config) -> LinkBase,
-) -> Option<FileUsers> {
-    let loaded = crate::config::parse(path, text).ok()?;
-    let config = &loaded.config;
-    let base = base(config);
-    let access = &config.access;
-    let limit = |own: Option<&usize>| own.map(|count| *count as u64);
-    let users = access.users.0.iter().filter_map(|(name, secret)| {
-        let links = base.links(config, secret.0);
-        let user = StoredUser {
-            username: name.clone(),
-            user_ad_tag: access.user_ad_tags.get(name).map(|tag| hex::encode(tag.0)),
-            max_tcp_conns: limit(access.user_max_tcp_conns.get(name)),
-            expiration: access
-                .user_expirations
-                .get(name)
-                .and_then(|moment| Expiration::from_epoch_secs(moment.0)),
-            data_quota_bytes: access.user_data_quota.get(name).copied(),
-            max_unique_ips: limit(access.user_max_unique_ips.get(name)),
-            rate_limit_up_bps: access.user_rate_limits.get(name).map(|rate| rate.up_bps),
-            rate_limit_down_bps: access.user_rate_limits.get(name).map(|rate| rate.down_bps),
-            enabled: access.user_enabled.get(name).copied().unwrap_or(true),
-            links: UserLinks {
-                classic: links.classic,
-                secure: links.secure,
-                tls: links.tls,
-                tls_domains: links
-                    .tls_domains
-                    .into_iter()
-                    .map(|own| TlsDomainLink {
-                        domain: own.domain,
-                        link: own.link,
-                    })
-                    .collect(),
-            },
-        };
-        Some((user, SecretText::parse(&hex::encode(secret.0.0))?))
-    });
-    Some(FileUsers {
-        users: users.collect(),
-        defaults: UserDefaults {
-            max_tcp_conns: access.user_max_tcp_conns_global_each as u64,
-            max_unique_ips: access.user_max_unique_ips_global_each as u64,
-        },
-    })
 }
 
 fn limits(config: &Config) -> EffectiveLimitsData {

@@ -23,9 +23,9 @@ use crate::{
     config::{Loaded, general::LogLevel},
     links::{Detected, LinkBase, page},
     plane::{Post, Posted, ShardPlane},
-    running::{api_settings, file_users, running},
+    running::{api_settings, running},
     signals,
-    store::FileStore,
+    store::{FileStore, Nobody},
     wiring::{HostCpus, Overrides, Wired, wire},
 };
 
@@ -270,10 +270,7 @@ fn start_api(
     control.attach(posts.collect());
     let detected = Detected::find();
     let base = move |config: &crate::config::Config| LinkBase::new(config, detected);
-    let store = FileStore::new(
-        path,
-        Box::new(move |path, text| file_users(path, text, &base)),
-    );
+    let store = FileStore::new(path, Box::new(base), Arc::new(Nobody));
     let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
     let api = admin::start(settings, Arc::new(control), Arc::new(store), events)?;
     Ok(api.map(|api| api.addr()))

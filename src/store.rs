@@ -1,114 +1,211 @@
-//! Implements the control API's [`UserStore`] on the configuration file: reads it as it is now.
+//! Implements the control API's [`UserStore`] on the configuration file.
 //!
-//! How a configuration is parsed and how links are made is given to it by `main.rs`. Changes are
-//! decided as far as they need no writing: a request that conflicts, names an unknown user or
-//! changes nothing gets its proper answer.
+//! Reads answer what the file says now. A change is planned on what the file says, made as an edit
+//! of single keys, checked as a whole, written, and only then brought into effect; one at a time.
+//! Who else changes the file meanwhile loses nothing: the change is planned anew on their version.
+//! Source: control-api.md 4 to 10, 16.
+
+mod applies;
+mod cache;
+mod change;
+mod sections;
+mod view;
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use admin::{
     ConfigPatched, CreateUser, Deleted, PatchUser, QuotaReset, QuotaRow, ReloadAccepted,
-    ReloadRequest, ReloadStatus, Revision, SecretText, StoreError, StoredConfig, StoredUser,
-    StoredUsers, UserChanged, UserDefaults, UserStore,
+    ReloadRequest, ReloadStatus, Revision, SecretText, StoreError, StoredConfig, StoredUsers,
+    UserChanged, UserStore,
 };
+use rand::{TryRng as _, rngs::SysRng};
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
-/// Users of a configuration with their secrets.
-pub(crate) struct FileUsers {
-    /// In any order.
-    pub(crate) users: Vec<(StoredUser, SecretText)>,
-    /// What holds for users without a value of their own.
-    pub(crate) defaults: UserDefaults,
-}
-
-/// Parses the main file's text; `None` when it is no valid configuration.
-pub(crate) type Parse = Box<dyn Fn(&Path, String) -> Option<FileUsers> + Send + Sync>;
+pub(crate) use self::applies::{Applies, Nobody};
+use self::{
+    cache::{BOM, Disk, FindBase},
+    change::Main,
+    sections::{Effects, Merged},
+    view::View,
+};
+use crate::{
+    config::{
+        self, Failed, Finding, Loaded,
+        edit::{self, Edit, Text},
+    },
+    file_write::{self, Replaced},
+};
 
 /// The configuration file.
 pub(crate) struct FileStore {
-    path: PathBuf,
-    parse: Parse,
+    disk: Disk,
+    process: Arc<dyn Applies>,
     /// Held by whoever changes the file.
     changing: Mutex<()>,
 }
 
-struct Read {
-    revision: Revision,
-    users: Vec<(StoredUser, SecretText)>,
-    defaults: UserDefaults,
+/// What to change, and what else the changed configuration must fulfil. Both may be asked anew.
+trait Change {
+    /// The edits that make the change of this file.
+    fn plan(&mut self, main: &Main<'_>) -> Result<Vec<Edit>, StoreError>;
+
+    /// Looks at a valid configuration before it is written.
+    fn check(&mut self, _before: &Loaded, _after: &Loaded) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl<F: FnMut(&Main<'_>) -> Result<Vec<Edit>, StoreError>> Change for F {
+    fn plan(&mut self, main: &Main<'_>) -> Result<Vec<Edit>, StoreError> {
+        self(main)
+    }
+}
+
+/// A patch of the editable sections.
+struct Merging<'a> {
+    sections: &'a Map<String, Value>,
+    merged: Merged,
+    effects: Effects,
+    /// Asked before anything is written that a reload is to put in force.
+    process: Option<&'a dyn Applies>,
+}
+
+impl Change for Merging<'_> {
+    fn plan(&mut self, main: &Main<'_>) -> Result<Vec<Edit>, StoreError> {
+        self.merged = sections::merge(main.view, self.sections)?;
+        Ok(self.merged.edits.clone())
+    }
+
+    fn check(&mut self, before: &Loaded, after: &Loaded) -> Result<(), StoreError> {
+        self.merged.known(after)?;
+        self.effects = self.merged.effects(before, after);
+        self.process.map_or(Ok(()), Applies::may_reload)
+    }
+}
+
+/// A change of the file that was made, or that changed nothing.
+struct Changed {
+    view: Arc<View>,
+    /// To be brought into effect; `None` when the file is as it was.
+    loaded: Option<Loaded>,
 }
 
 impl FileStore {
-    /// The file at `path`, read anew for every call.
-    pub(crate) fn new(path: PathBuf, parse: Parse) -> Self {
+    /// The file at `path`, whose changes `process` brings into effect. Removes what an interrupted
+    /// write of an earlier process left beside it.
+    pub(crate) fn new(path: PathBuf, base: FindBase, process: Arc<dyn Applies>) -> Self {
+        file_write::clean(&path);
         Self {
-            path,
-            parse,
+            disk: Disk::new(path, base),
+            process,
             changing: Mutex::new(()),
         }
     }
 
-    fn bytes(&self) -> Result<(Vec<u8>, Revision), StoreError> {
-        let bytes = fs::read(&self.path).map_err(|error| {
-            tracing::warn!(%error, path = %self.path.display(), "control API: cannot read the configuration");
-            StoreError::Unreadable
-        })?;
-        let revision = Revision(hex::encode(Sha256::digest(&bytes)));
-        Ok((bytes, revision))
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> Result<Read, StoreError> {
-        let (bytes, revision) = self.bytes()?;
-        let text = String::from_utf8(bytes).map_err(|_| StoreError::Unparsable)?;
-        let users = (self.parse)(&self.path, text).ok_or(StoreError::Unparsable)?;
-        Ok(Read {
-            revision,
-            users: users.users,
-            defaults: users.defaults,
-        })
-    }
-
-    /// The file as it is now, compared with `If-Match`; nobody else changes it meanwhile.
-    fn lock(&self, if_match: Option<&str>) -> Result<(MutexGuard<'_, ()>, Read), StoreError> {
-        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = self.read()?;
-        if if_match.is_some_and(|given| given != read.revision.0) {
+    /// The file as it is now, compared with `If-Match`. The caller holds the lock.
+    fn matched(&self, if_match: Option<&str>) -> Result<Arc<View>, StoreError> {
+        let view = self.disk.view()?;
+        if if_match.is_some_and(|given| given != view.loaded.revision) {
             return Err(StoreError::RevisionConflict);
         }
-        Ok((changing, read))
+        Ok(view)
+    }
+
+    /// Plans a change, makes, checks and writes it; anew when somebody else was quicker. The
+    /// caller holds the lock.
+    fn change(
+        &self,
+        if_match: Option<&str>,
+        change: &mut dyn Change,
+    ) -> Result<Changed, StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let view = self.matched(if_match)?;
+            let text = Text::parse(&view.loaded.text).ok_or(StoreError::Unparsable)?;
+            let main = Main { view: &view, text };
+            let edits = change.plan(&main)?;
+            change::in_main_file(&main, &edits)?;
+            let text = edit::apply(&view.loaded.text, &edits).map_err(|error| {
+                tracing::warn!("control API: {error}");
+                StoreError::Invalid(error.to_string().into())
+            })?;
+            if text == view.loaded.text {
+                return Ok(Changed { view, loaded: None });
+            }
+            let mut bytes = Vec::with_capacity(text.len() + BOM.len_utf8());
+            if view.bytes.starts_with(BOM.to_string().as_bytes()) {
+                bytes.extend_from_slice(BOM.to_string().as_bytes());
+            }
+            bytes.extend_from_slice(text.as_bytes());
+            let mut loaded =
+                config::parse(&self.disk.path, text).map_err(|failed| invalid(&failed))?;
+            loaded.revision = config::revision(&bytes);
+            change.check(&view.loaded, &loaded)?;
+            match file_write::replace(&self.disk.path, &view.bytes, &bytes) {
+                Ok(Replaced::Done) => {
+                    let view = Arc::new(self.disk.seen(&bytes, loaded.clone()));
+                    self.disk.written(&view);
+                    return Ok(Changed {
+                        view,
+                        loaded: Some(loaded),
+                    });
+                }
+                Ok(Replaced::Changed) => {}
+                Err(error) => {
+                    tracing::error!("control API: {error}");
+                    return Err(StoreError::Unwritable);
+                }
+            }
+        }
+        tracing::error!("control API: the configuration changes faster than it can be written");
+        Err(StoreError::Unwritable)
+    }
+
+    /// Changes a user, and has it in effect before the answer.
+    fn change_user(
+        &self,
+        name: &str,
+        if_match: Option<&str>,
+        change: &mut dyn Change,
+    ) -> Result<UserChanged, StoreError> {
+        let _changing = self.lock();
+        let Changed { view, loaded } = self.change(if_match, change)?;
+        if let Some(loaded) = loaded {
+            self.process.apply(loaded);
+        }
+        let (user, secret) = view.user(name)?;
+        Ok(UserChanged {
+            revision: view.revision(),
+            user,
+            defaults: view.defaults(),
+            secret,
+        })
     }
 }
 
 impl UserStore for FileStore {
     fn revision(&self) -> Result<Revision, StoreError> {
-        self.bytes().map(|(_, revision)| revision)
+        self.disk.revision()
     }
 
     fn users(&self) -> Result<StoredUsers, StoreError> {
-        let Read {
-            revision,
-            users,
-            defaults,
-        } = self.read()?;
-        let users = users.into_iter().map(|(user, _)| user).collect();
-        Ok(StoredUsers {
-            revision,
-            users,
-            defaults,
-        })
+        Ok(self.disk.view()?.all())
     }
 
     fn create(&self, user: &CreateUser, if_match: Option<&str>) -> Result<UserChanged, StoreError> {
-        let (_changing, read) = self.lock(if_match)?;
-        match read.find(&user.username) {
-            Ok(_) => Err(StoreError::UserExists),
-            Err(_) => Err(StoreError::Unsupported),
-        }
+        let secret = chosen(user.secret.as_ref())?;
+        self.change_user(&user.username, if_match, &mut |main: &Main<'_>| {
+            if main.view.has(&user.username) {
+                return Err(StoreError::UserExists);
+            }
+            Ok(change::create(main, user, secret.as_str()))
+        })
     }
 
     fn patch(
@@ -117,37 +214,42 @@ impl UserStore for FileStore {
         patch: &PatchUser,
         if_match: Option<&str>,
     ) -> Result<UserChanged, StoreError> {
-        let (_changing, read) = self.lock(if_match)?;
-        let (user, secret) = read.find(username)?.clone();
-        if !patch.is_empty() {
-            return Err(StoreError::Unsupported);
-        }
-        Ok(UserChanged {
-            revision: read.revision,
-            user,
-            defaults: read.defaults,
-            secret,
+        self.change_user(username, if_match, &mut |main: &Main<'_>| {
+            known(main, username)?;
+            Ok(change::patch(main, username, patch))
         })
     }
 
     fn rotate_secret(
         &self,
         username: &str,
-        _secret: Option<&SecretText>,
+        secret: Option<&SecretText>,
         if_match: Option<&str>,
     ) -> Result<UserChanged, StoreError> {
-        let (_changing, read) = self.lock(if_match)?;
-        read.find(username)?;
-        Err(StoreError::Unsupported)
+        let secret = chosen(secret)?;
+        self.change_user(username, if_match, &mut |main: &Main<'_>| {
+            known(main, username)?;
+            let path = ["access", "users", username];
+            Ok(vec![Edit::set(&path, secret.as_str())])
+        })
     }
 
     fn delete(&self, username: &str, if_match: Option<&str>) -> Result<Deleted, StoreError> {
-        let (_changing, read) = self.lock(if_match)?;
-        read.find(username)?;
-        if read.users.len() == 1 {
-            return Err(StoreError::LastUser);
+        let _changing = self.lock();
+        let mut plan = |main: &Main<'_>| {
+            known(main, username)?;
+            if main.view.loaded.config.access.users.0.len() == 1 {
+                return Err(StoreError::LastUser);
+            }
+            Ok(change::delete(main, username))
+        };
+        let Changed { view, loaded } = self.change(if_match, &mut plan)?;
+        if let Some(loaded) = loaded {
+            self.process.apply(loaded);
         }
-        Err(StoreError::Unsupported)
+        Ok(Deleted {
+            revision: view.revision(),
+        })
     }
 
     fn reset_quota(
@@ -155,154 +257,148 @@ impl UserStore for FileStore {
         username: &str,
         if_match: Option<&str>,
     ) -> Result<QuotaReset, StoreError> {
-        let (_changing, read) = self.lock(if_match)?;
-        read.find(username)?;
-        Err(StoreError::Unsupported)
+        let _changing = self.lock();
+        let view = self.matched(if_match)?;
+        if !view.has(username) {
+            return Err(StoreError::UserNotFound);
+        }
+        let reset = self.process.reset_quota(username);
+        let last_reset_epoch_secs = reset.map_err(|error| {
+            tracing::error!("control API: cannot store used quotas: {error}");
+            StoreError::Unwritable
+        })?;
+        Ok(QuotaReset {
+            revision: view.revision(),
+            last_reset_epoch_secs,
+        })
     }
 
     fn set_enabled(
         &self,
         username: &str,
-        _enabled: bool,
+        enabled: bool,
         if_match: Option<&str>,
     ) -> Result<UserChanged, StoreError> {
-        let (_changing, read) = self.lock(if_match)?;
-        read.find(username)?;
-        Err(StoreError::Unsupported)
+        self.change_user(username, if_match, &mut |main: &Main<'_>| {
+            known(main, username)?;
+            Ok(change::set_enabled(main, username, enabled))
+        })
     }
 
     fn quotas(&self) -> Vec<QuotaRow> {
-        Vec::new()
+        self.process.quotas()
     }
 
     fn config(&self) -> Result<StoredConfig, StoreError> {
-        Err(StoreError::Unsupported)
+        let view = self.disk.view()?;
+        Ok(StoredConfig {
+            revision: view.revision(),
+            sections: sections::shown(&view),
+        })
     }
 
     fn patch_config(
         &self,
-        _sections: &Map<String, Value>,
+        sections: &Map<String, Value>,
         if_match: Option<&str>,
-        _reload: Option<ReloadRequest>,
+        reload: Option<ReloadRequest>,
     ) -> Result<ConfigPatched, StoreError> {
-        let _locked = self.lock(if_match)?;
-        Err(StoreError::Unsupported)
+        let _changing = self.lock();
+        let mut merging = Merging {
+            sections,
+            merged: Merged::default(),
+            effects: Effects::default(),
+            process: reload.map(|_| &*self.process),
+        };
+        let Changed { view, loaded } = self.change(if_match, &mut merging)?;
+        let reload = match (reload, loaded) {
+            (Some(request), loaded) => {
+                let loaded = loaded.unwrap_or_else(|| view.loaded.clone());
+                self.process.may_reload()?;
+                Some(self.process.reload(request, loaded)?)
+            }
+            (None, Some(loaded)) => {
+                self.process.apply(loaded);
+                None
+            }
+            (None, None) => None,
+        };
+        Ok(ConfigPatched {
+            revision: view.revision(),
+            changed: merging.merged.changed,
+            restart_keys: merging.effects.restart,
+            hot_keys: merging.effects.hot,
+            reload,
+        })
     }
 
     fn reload(
         &self,
-        _request: ReloadRequest,
+        request: ReloadRequest,
         if_match: Option<&str>,
     ) -> Result<ReloadAccepted, StoreError> {
-        let _locked = self.lock(if_match)?;
-        Err(StoreError::ReloadUnavailable)
+        let _changing = self.lock();
+        let view = self.matched(if_match)?;
+        self.process.may_reload()?;
+        self.process.reload(request, view.loaded.clone())
     }
 
-    fn reload_status(&self, _id: u64) -> Option<ReloadStatus> {
-        None
+    fn reload_status(&self, id: u64) -> Option<ReloadStatus> {
+        self.process.reload_status(id)
     }
 }
 
-impl Read {
-    fn find(&self, username: &str) -> Result<&(StoredUser, SecretText), StoreError> {
-        let found = self
-            .users
-            .iter()
-            .find(|(user, _)| user.username == username);
-        found.ok_or(StoreError::UserNotFound)
+fn known(main: &Main<'_>, username: &str) -> Result<(), StoreError> {
+    match main.view.has(username) {
+        true => Ok(()),
+        false => Err(StoreError::UserNotFound),
     }
 }
+
+/// The given secret, or a fresh one of the operating system's randomness.
+fn chosen(given: Option<&SecretText>) -> Result<SecretText, StoreError> {
+    if let Some(given) = given {
+        return Ok(given.clone());
+    }
+    let mut secret = [0; 16];
+    let drawn = SysRng.try_fill_bytes(&mut secret);
+    let fresh = drawn
+        .ok()
+        .and_then(|()| SecretText::parse(&hex::encode(secret)));
+    fresh.ok_or_else(|| {
+        tracing::error!("control API: the operating system gives no random bytes");
+        StoreError::Unwritable
+    })
+}
+
+/// Why the changed file would not load, without paths and secrets.
+fn invalid(failed: &Failed) -> StoreError {
+    let sentences: Vec<String> = failed.errors.iter().map(sentence).collect();
+    StoreError::Invalid(sentences.join("; ").into())
+}
+
+fn sentence(finding: &Finding) -> String {
+    let Finding {
+        key,
+        value,
+        problem,
+        ..
+    } = finding;
+    if key == "include" {
+        return "an included file cannot be read".to_owned();
+    }
+    let mut text = key.clone();
+    if let Some(value) = value {
+        text.push_str(&format!(" = {value}"));
+    }
+    if !text.is_empty() {
+        text.push(' ');
+    }
+    format!("{text}{problem}")
+}
+
+/// Editors save seldom; this many in a row is no editor.
+const ATTEMPTS_MAX: usize = 100;
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use admin::Patch;
-    use tempfile::NamedTempFile;
-
-    use super::*;
-
-    /// One user name per line; `!` makes the file invalid.
-    fn store(text: &str) -> (NamedTempFile, FileStore) {
-        let mut file = NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        let parse = |_: &Path, text: String| {
-            let user = |name: &str| {
-                let user = StoredUser {
-                    username: name.to_owned(),
-                    ..StoredUser::default()
-                };
-                (user, SecretText::parse(&"0a".repeat(16)).unwrap())
-            };
-            let users = text.lines().map(user).collect();
-            (!text.contains('!')).then_some(FileUsers {
-                users,
-                defaults: UserDefaults::default(),
-            })
-        };
-        let store = FileStore::new(file.path().to_owned(), Box::new(parse));
-        (file, store)
-    }
-
-    #[test]
-    fn revision_is_that_of_the_bytes_on_disk() {
-        let (mut file, store) = store("abc");
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(store.revision().unwrap().0, abc);
-        assert_eq!(store.users().unwrap().revision.0, abc);
-        file.write_all(b"\n").unwrap();
-        assert_ne!(store.revision().unwrap().0, abc);
-        file.close().unwrap();
-        assert_eq!(store.revision(), Err(StoreError::Unreadable));
-    }
-
-    #[test]
-    fn invalid_file_breaks_only_what_reads_users() {
-        let (_file, store) = store("abc!");
-        assert!(store.revision().is_ok());
-        assert_eq!(store.users().unwrap_err(), StoreError::Unparsable);
-        assert_eq!(
-            store.delete("abc", None).unwrap_err(),
-            StoreError::Unparsable
-        );
-    }
-
-    #[test]
-    fn changes_are_judged_before_they_are_refused() {
-        let (_file, store) = store("a\nb");
-        let revision = store.revision().unwrap();
-        let (stale, now) = (Some("0"), Some(revision.0.as_str()));
-        let patch = PatchUser {
-            max_tcp_conns: Patch::Remove,
-            ..PatchUser::default()
-        };
-        assert_eq!(
-            store.delete("zz", stale).unwrap_err(),
-            StoreError::RevisionConflict
-        );
-        assert_eq!(
-            store.delete("zz", now).unwrap_err(),
-            StoreError::UserNotFound
-        );
-        assert_eq!(store.delete("a", now).unwrap_err(), StoreError::Unsupported);
-        assert_eq!(
-            store.patch("a", &patch, now).unwrap_err(),
-            StoreError::Unsupported
-        );
-        assert_eq!(
-            store.reset_quota("zz", now).unwrap_err(),
-            StoreError::UserNotFound
-        );
-        let unchanged = store.patch("a", &PatchUser::default(), now).unwrap();
-        assert_eq!(
-            (unchanged.revision, unchanged.user.username.as_str()),
-            (revision, "a")
-        );
-    }
-
-    #[test]
-    fn last_user_stays() {
-        let (_file, store) = store("a");
-        assert_eq!(store.delete("a", None).unwrap_err(), StoreError::LastUser);
-    }
-}
+mod tests;

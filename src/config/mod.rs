@@ -8,6 +8,7 @@ pub(crate) mod api;
 pub(crate) mod censorship;
 mod checks;
 mod domain;
+pub(crate) mod edit;
 mod error;
 pub(crate) mod general;
 pub(crate) mod keys;
@@ -59,7 +60,6 @@ pub(crate) struct Loaded {
     /// The main file as it was named.
     pub(crate) path: PathBuf,
     /// Its text.
-    #[expect(dead_code, reason = "the user store edits it")]
     pub(crate) text: String,
     /// SHA-256 of its bytes, lower-case hex: the revision of the control API.
     pub(crate) revision: String,

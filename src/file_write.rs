@@ -1,0 +1,478 @@
+//! Reads and replaces one file as a whole: whoever looks at it, and whenever the machine stops,
+//! the old or the new file is there, complete, with the mode and owner it had.
+//!
+//! Not here: what is in the file. Called by the store. Source: control-api.md 9, C27.
+//!
+//! A file that somebody else replaced after we had read it is not overwritten: new and old file
+//! trade places in one step, what came out is compared with what was read, and goes back if it is
+//! something else. Where the file system cannot do that, a look right before the rename must do.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
+use tempfile::NamedTempFile;
+
+/// A file's bytes and which file they are from.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    /// All of it.
+    pub(crate) bytes: Vec<u8>,
+    /// As it was when reading began.
+    pub(crate) stamp: Stamp,
+}
+
+/// What tells that a file may have changed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified_ns: i128,
+    changed_ns: i128,
+    /// The times were well in the past then: a change since would show in them.
+    settled: bool,
+}
+
+impl Stamp {
+    /// Looks at a file.
+    ///
+    /// # Errors
+    /// Those of `stat`.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|meta| Self::new(&meta))
+    }
+
+    fn new(meta: &fs::Metadata) -> Self {
+        let ns = |secs: i64, ns: i64| i128::from(secs) * 1_000_000_000 + i128::from(ns);
+        let modified_ns = ns(meta.mtime(), meta.mtime_nsec());
+        let changed_ns = ns(meta.ctime(), meta.ctime_nsec());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now_ns = now.map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(0));
+        let settle_ns = i128::try_from(SETTLE.as_nanos()).unwrap_or(0);
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified_ns,
+            changed_ns,
+            settled: modified_ns.max(changed_ns) + settle_ns < now_ns,
+        }
+    }
+
+    /// Whether a file that had this stamp when it was read has the same bytes still, going by the
+    /// stamp it has `now`. Says no when in doubt.
+    pub(crate) fn holds(&self, now: &Self) -> bool {
+        self.settled && *self == *now
+    }
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn read(path: &Path) -> io::Result<Content> {
+    let mut file = File::open(path)?;
+    let stamp = Stamp::new(&file.metadata()?);
+    let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0));
+    file.read_to_end(&mut bytes)?;
+    Ok(Content { bytes, stamp })
+}
+
+/// What became of a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    /// It is in place and on disk.
+    Done,
+    /// Somebody else had changed the file, and theirs is in place.
+    Changed,
+}
+
+/// Why a file could not be replaced. The old one is whole. The text is for the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// No file can be made in its directory.
+    #[error("cannot create a file in {}: {error}; make the directory writable for this process", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// No room.
+    #[error("cannot write {}: {error}; make room on its file system", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Mounted by itself, so that it cannot be replaced.
+    #[error(
+        "cannot replace {}: {error}; it is mounted by itself, mount its directory instead",
+        path.display()
+    )]
+    Mounted {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot {step} {}: {error}", path.display())]
+    Other {
+        /// What was tried.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Puts `bytes` in place of the file at `path` if that still has the bytes of `old`.
+///
+/// A symbolic link stays one: what it leads to is replaced. Mode stays; owner and group too, as
+/// far as we may set them.
+///
+/// # Errors
+/// [`WriteError`]; nothing is left behind then.
+pub(crate) fn replace(path: &Path, old: &[u8], bytes: &[u8]) -> Result<Replaced, WriteError> {
+    let other = |step, error| WriteError::Other {
+        step,
+        path: path.to_owned(),
+        error,
+    };
+    let path = fs::canonicalize(path).map_err(|error| other("find", error))?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let meta = fs::metadata(&path).map_err(|error| other("look at", error))?;
+    let mut new = tempfile::Builder::new()
+        .prefix(&prefix(&path))
+        .suffix(SUFFIX)
+        .rand_bytes(RANDOM_CHARS)
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .map_err(|error| directory(dir, error))?;
+    write(&mut new, &meta, bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            WriteError::Full {
+                path: path.clone(),
+                error,
+            }
+        }
+        _ => other("write", error),
+    })?;
+    if read(&path).map_err(|error| other("read", error))?.bytes != old {
+        return Ok(Replaced::Changed);
+    }
+    let done = trade(new, &path, old).map_err(|error| {
+        if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) {
+            let path = path.clone();
+            WriteError::Mounted { path, error }
+        } else {
+            other("replace", error)
+        }
+    })?;
+    // The new file is in place already; a failure here is one of the disk, not of the change.
+    if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+        tracing::warn!(%error, dir = %dir.display(), "cannot flush the directory");
+    }
+    Ok(done)
+}
+
+fn directory(dir: &Path, error: io::Error) -> WriteError {
+    let dir = dir.to_owned();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            WriteError::Full { path: dir, error }
+        }
+        _ => WriteError::Directory { dir, error },
+    }
+}
+
+fn write(new: &mut NamedTempFile, like: &fs::Metadata, bytes: &[u8]) -> io::Result<()> {
+    let file = new.as_file_mut();
+    file.write_all(bytes)?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        // Only root may give files away; the group is ours to set if we are in it.
+        let given = fchown(&*file, Some(like.uid()), Some(like.gid()));
+        if given.is_err() && own.gid() != like.gid() {
+            let _ = fchown(&*file, None, Some(like.gid()));
+        }
+    }
+    // After the owner, since a change of that clears bits.
+    file.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
+    file.sync_all()
+}
+
+/// Puts the new file in place. What was there is removed if it is `old`, and back in place if not.
+fn trade(new: NamedTempFile, path: &Path, old: &[u8]) -> io::Result<Replaced> {
+    let mut placed = inode(new.path())?;
+    match exchange(new.path(), path) {
+        Ok(()) => {}
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            if read(path)?.bytes != old {
+                return Ok(Replaced::Changed);
+            }
+            new.persist(path).map_err(|error| error.error)?;
+            return Ok(Replaced::Done);
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    if read(new.path()).is_ok_and(|out| out.bytes == old) {
+        return Ok(Replaced::Done);
+    }
+    // Theirs goes back, and so does whatever they put in place while we were doing that.
+    for _ in 0..TRADES_MAX {
+        let theirs = inode(new.path())?;
+        exchange(new.path(), path)?;
+        if inode(new.path())? == placed {
+            return Ok(Replaced::Changed);
+        }
+        placed = theirs;
+    }
+    let kept = new.into_temp_path().keep().map_err(|error| error.error)?;
+    tracing::error!(kept = %kept.display(), "several programs replace the configuration at once");
+    Err(io::Error::other("several programs replace it at once"))
+}
+
+fn exchange(one: &Path, other: &Path) -> Result<(), Errno> {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// Removes what writers of this file left behind when they were killed.
+///
+/// Only files with the name of a temporary file of ours, whose writer is gone.
+pub(crate) fn clean(path: &Path) {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let Ok(files) = fs::read_dir(dir) else { return };
+    for file in files.flatten() {
+        let name = file.file_name();
+        let Some(writer) = name.to_str().and_then(|name| writer(&path, name)) else {
+            continue;
+        };
+        // In a container everybody's number may be 1: ours has not written anything yet.
+        let alive = writer != std::process::id() && Path::new(&format!("/proc/{writer}")).exists();
+        let meta = file.metadata();
+        let age = meta
+            .as_ref()
+            .ok()
+            .and_then(|meta| meta.modified().ok()?.elapsed().ok());
+        let stale = !alive || age.is_some_and(|age| age > STALE);
+        if stale && meta.is_ok_and(|meta| meta.is_file()) {
+            match fs::remove_file(file.path()) {
+                Ok(()) => tracing::info!(
+                    "removed {}, left by an interrupted write",
+                    file.path().display()
+                ),
+                Err(error) => tracing::warn!(
+                    "cannot remove {}, left by an interrupted write: {error}",
+                    file.path().display()
+                ),
+            }
+        }
+    }
+}
+
+/// The process that made a temporary file for `path`; `None` for any other file.
+fn writer(path: &Path, name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(&format!(".{}{MARK}", file_name(path)))?;
+    let (pid, random) = rest.strip_suffix(SUFFIX)?.split_once('-')?;
+    let fits = random.len() == RANDOM_CHARS && random.bytes().all(|b| b.is_ascii_alphanumeric());
+    fits.then(|| pid.parse().ok()).flatten()
+}
+
+fn prefix(path: &Path) -> String {
+    format!(".{}{MARK}{}-", file_name(path), std::process::id())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// What no other program puts into names.
+const MARK: &str = ".pinnace-";
+const SUFFIX: &str = ".tmp";
+const RANDOM_CHARS: usize = 12;
+/// No file system that we run on has coarser times.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Nobody writes for so long: the writer's number has been given to another process.
+const STALE: Duration = Duration::from_secs(600);
+const TRADES_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn replaces_the_file_and_keeps_its_mode() {
+        let (dir, path) = file("old");
+        for mode in [0o600, 0o640, 0o444] {
+            fs::write(dir.path().join("x"), "old").unwrap();
+            fs::rename(dir.path().join("x"), &path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let inode = fs::metadata(&path).unwrap().ino();
+            assert_eq!(replace(&path, b"old", b"new").unwrap(), Replaced::Done);
+            let meta = fs::metadata(&path).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            assert_eq!(meta.mode() & 0o7777, mode);
+            assert_ne!(meta.ino(), inode);
+            assert_eq!(names(dir.path()), ["config.toml"]);
+        }
+    }
+
+    #[test]
+    fn keeps_owner_and_group_where_it_may() {
+        let (_dir, path) = file("old");
+        if std::os::unix::fs::chown(&path, Some(12), Some(34)).is_err() {
+            return;
+        }
+        replace(&path, b"old", b"new").unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (12, 34));
+    }
+
+    #[test]
+    fn replaces_what_a_link_leads_to() {
+        let (dir, path) = file("old");
+        let link = dir.path().join("link");
+        symlink("config.toml", &link).unwrap();
+        replace(&link, b"old", b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn somebody_elses_file_stays() {
+        let (dir, path) = file("theirs");
+        let replaced = replace(&path, b"old", b"new").unwrap();
+        assert_eq!(replaced, Replaced::Changed);
+        // As if it had changed between the last look and the rename.
+        let mut new = NamedTempFile::new_in(dir.path()).unwrap();
+        new.write_all(b"new").unwrap();
+        assert_eq!(trade(new, &path, b"old").unwrap(), Replaced::Changed);
+        assert_eq!(fs::read(&path).unwrap(), b"theirs");
+        assert_eq!(names(dir.path()), ["config.toml"]);
+    }
+
+    #[test]
+    fn writers_that_look_and_trade_lose_nothing() {
+        // Each adds its lines to what is there, over and over, as a quick editor would.
+        let (dir, path) = file("");
+        let add = |name: usize| {
+            for line in 0..50 {
+                loop {
+                    let old = read(&path).unwrap().bytes;
+                    let mut new = old.clone();
+                    writeln!(new, "{name}-{line}").unwrap();
+                    match replace(&path, &old, &new) {
+                        Ok(Replaced::Done) => {
+                            std::thread::sleep(Duration::from_millis(2));
+                            break;
+                        }
+                        Ok(Replaced::Changed) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for name in 0..3 {
+                scope.spawn(move || add(name));
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), 150, "{text}");
+        assert_eq!(names(dir.path()), ["config.toml"]);
+    }
+
+    #[test]
+    fn says_why_nothing_could_be_written() {
+        let (dir, path) = file("old");
+        // Not even root makes files there.
+        let refused = replace(Path::new("/proc/self/comm"), b"", b"x").unwrap_err();
+        assert!(matches!(refused, WriteError::Directory { .. }), "{refused}");
+        assert!(refused.to_string().contains("make the directory writable"));
+        let gone = replace(&dir.path().join("gone"), b"", b"x").unwrap_err();
+        assert!(matches!(gone, WriteError::Other { step: "find", .. }));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_stamp_holds_only_when_a_change_would_show() {
+        let (_dir, path) = file("old");
+        let fresh = read(&path).unwrap().stamp;
+        assert!(!fresh.holds(&Stamp::of(&path).unwrap()));
+        std::thread::sleep(SETTLE + Duration::from_millis(50));
+        let settled = read(&path).unwrap().stamp;
+        assert!(settled.holds(&Stamp::of(&path).unwrap()));
+        fs::write(&path, "new").unwrap();
+        assert!(!settled.holds(&Stamp::of(&path).unwrap()));
+    }
+
+    #[test]
+    fn cleans_up_only_after_dead_writers() {
+        let (dir, path) = file("x");
+        let own = std::process::id();
+        let parent = std::os::unix::process::parent_id();
+        let dead = 4_194_305; // More than the kernel's largest.
+        let kept = [
+            format!(".config.toml.pinnace-{parent}-abcdefghijkl.tmp"),
+            format!(".other.toml.pinnace-{dead}-abcdefghijkl.tmp"),
+            format!(".config.toml.pinnace-{dead}-abcdefgh.tmp"),
+            "config.toml.tmp".to_owned(),
+            ".config.toml.swp".to_owned(),
+        ];
+        let gone = [
+            format!(".config.toml.pinnace-{dead}-abcdefghijkl.tmp"),
+            format!(".config.toml.pinnace-{own}-abcdefghijkl.tmp"),
+        ];
+        for name in kept.iter().chain(&gone) {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        clean(&path);
+        let mut expected: Vec<&str> = kept.iter().map(String::as_str).collect();
+        expected.push("config.toml");
+        expected.sort_unstable();
+        assert_eq!(names(dir.path()), expected);
+    }
+}
