@@ -3,19 +3,50 @@
 //! `RUST_LOG` wins over everything, then the command line, then `general.log_level`. Where the
 //! lines go is `log_output.rs`'s.
 
+use std::fmt;
+
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
 use crate::{config::general::LogLevel, log_output::Output};
 
-/// Starts the log; what it returns must live as long as the process. A second call has no effect.
-pub(crate) fn start(level: LogLevel, colors: bool, output: Output) -> Option<WorkerGuard> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.trim().is_empty() => EnvFilter::new(text),
-        _ => EnvFilter::new(filter(level)),
-    };
+/// The running log.
+pub(crate) struct Log {
+    /// Absent while `RUST_LOG` decides.
+    set: Option<Box<dyn Fn(LogLevel) + Send + Sync>>,
+}
+
+impl Log {
+    /// A log nobody can change.
+    #[cfg(test)]
+    pub(crate) fn fixed() -> Self {
+        Self { set: None }
+    }
+
+    /// Logs at another level from now on, unless `RUST_LOG` decides.
+    pub(crate) fn set_level(&self, level: LogLevel) {
+        if let Some(set) = &self.set {
+            set(level);
+        }
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fixed = self.set.is_none();
+        f.debug_struct("Log").field("fixed", &fixed).finish()
+    }
+}
+
+/// Starts the log; the guard it returns must live as long as the process. A second call has no
+/// effect.
+pub(crate) fn start(level: LogLevel, colors: bool, output: Output) -> (Log, Option<WorkerGuard>) {
+    let named = std::env::var("RUST_LOG").ok();
+    let named = named.filter(|text| !text.trim().is_empty());
+    let now = EnvFilter::new(named.as_deref().unwrap_or(filter(level)));
+    let (now, handle) = reload::Layer::new(now);
     let colors = colors && output.is_terminal;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(output.writer)
@@ -29,9 +60,16 @@ pub(crate) fn start(level: LogLevel, colors: bool, output: Output) -> Option<Wor
     // Fails only when a log is already running, in tests for instance.
     let _ = tracing_subscriber::registry()
         .with(lines)
-        .with(filter)
+        .with(now)
         .try_init();
-    output.guard
+    let set = move |level| {
+        // Fails only when the log has ended, and it lasts as long as the process.
+        let _ = handle.reload(EnvFilter::new(filter(level)));
+    };
+    let log = Log {
+        set: named.is_none().then(|| Box::new(set) as _),
+    };
+    (log, output.guard)
 }
 
 /// The filter of a level, in the log's own language.

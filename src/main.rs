@@ -7,14 +7,18 @@ mod file_write;
 mod first_run;
 mod host_cpu;
 mod links;
+mod live;
 mod log_output;
 mod logging;
 mod plane;
+mod quota_file;
+mod reload;
 mod report;
 mod running;
 mod serve;
 mod signals;
 mod store;
+mod watch;
 mod wiring;
 
 use std::{
@@ -95,8 +99,8 @@ fn run(named: Option<&Path>, flags: &Flags) -> ExitCode {
                 Err(error) => return fail(Exit::Config, &error.to_string()),
             };
             // Held to the end: what is left to be written is written when it is dropped.
-            let _written = logging::start(level, !general.disable_colors, output);
-            warn(&loaded);
+            let (log, _written) = logging::start(level, !general.disable_colors, output);
+            report::warn(&loaded);
             let overrides = flags.overrides();
             serve::serve(
                 loaded,
@@ -104,27 +108,14 @@ fn run(named: Option<&Path>, flags: &Flags) -> ExitCode {
                     overrides,
                     data_path,
                     first_run,
+                    log,
                     log_level: level,
+                    log_level_fixed: flags.silent || flags.log_level.is_some(),
                     no_probe: flags.no_probe,
                 },
             )
         }
         Err(text) => fail(Exit::Config, &text),
-    }
-}
-
-/// Logs what was noticed in the file; keys this build ignores are only counted.
-fn warn(loaded: &config::Loaded) {
-    let (later, surprises): (Vec<_>, Vec<_>) = loaded
-        .warnings
-        .iter()
-        .partition(|finding| report::is_later(finding));
-    for finding in surprises {
-        tracing::warn!("{finding}");
-    }
-    if !later.is_empty() {
-        let (count, path) = (later.len(), loaded.path.display());
-        tracing::warn!("{count} keys are not yet in effect; pinnace check {path} lists them");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Implements the control API's [`ControlPlane`]: asks all shards, waits for a moment, merges.
 //!
-//! The configuration in force, the start's progress and the reloads are told to it by `main.rs`.
+//! The configuration in force, the start's progress and the reloads are told to it by `live.rs`.
 //! What the configuration file says is `store.rs`'s.
 
 use std::{
@@ -72,7 +72,6 @@ impl ShardPlane {
     }
 
     /// The process now runs with another configuration.
-    #[cfg_attr(not(test), expect(dead_code, reason = "comes into use with reloading"))]
     pub(crate) fn reloaded(&self, running: Running) {
         *self.running.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(running);
         let now = SystemTime::now()

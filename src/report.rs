@@ -46,7 +46,7 @@ pub(crate) fn keys() -> String {
         };
         let (kind, default) = ((row.kind)(), (row.default)());
         let reload = match row.reload {
-            Reload::Hot => "applies after a restart (at once, when reloading is built)",
+            Reload::Hot => "applies at once",
             Reload::Restart => "applies after a restart",
         };
         let effect = match row.effect {
@@ -63,8 +63,23 @@ pub(crate) fn keys() -> String {
     text
 }
 
+/// Logs what was noticed in the file; keys this build ignores are only counted.
+pub(crate) fn warn(loaded: &Loaded) {
+    let (later, surprises): (Vec<_>, Vec<_>) = loaded
+        .warnings
+        .iter()
+        .partition(|finding| is_later(finding));
+    for finding in surprises {
+        tracing::warn!("{finding}");
+    }
+    if !later.is_empty() {
+        let (count, path) = (later.len(), loaded.path.display());
+        tracing::warn!("{count} keys are not yet in effect; pinnace check {path} lists them");
+    }
+}
+
 /// Whether a finding only says that this build ignores a key.
-pub(crate) fn is_later(finding: &Finding) -> bool {
+fn is_later(finding: &Finding) -> bool {
     matches!(finding.problem, Problem::NotYet { .. })
 }
 

@@ -2,26 +2,23 @@
 //!
 //! Not here: what the API does with it (`admin`), how the file is read (`config/`).
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use admin::{
     ApiSettings, Conntrack, EffectiveLimitsData, EffectiveMiddleProxyLimits,
     EffectiveTimeoutLimits, EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits,
-    EffectiveUserTcpPolicyLimits, RefusedPeer, Running, Telemetry, UpstreamInfo,
+    EffectiveUserTcpPolicyLimits, MetricsSettings, RefusedPeer, Running, Telemetry, UpstreamInfo,
 };
 
 use crate::config::{Config, Loaded, api::GrayAction, general::LogLevel};
 
-/// What the process runs with.
-pub(crate) fn running(config: &Config, log_level: LogLevel) -> Running {
+/// What the process runs with; the names are those of the shards' ids.
+pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>) -> Running {
     Running {
-        users: config
-            .access
-            .users
-            .0
-            .iter()
-            .map(|(name, _)| Arc::from(name.as_str()))
-            .collect(),
+        users: names.into(),
         // One direct route: `[[upstreams]]` is not in effect yet.
         upstreams: vec![UpstreamInfo::direct()],
         limits: limits(config),
@@ -69,6 +66,19 @@ pub(crate) fn api_settings(loaded: &Loaded) -> ApiSettings {
         refused,
         ..ApiSettings::default()
     }
+}
+
+/// Where metrics are served; `None` when nobody asked for them.
+pub(crate) fn metrics_settings(config: &Config) -> Option<MetricsSettings> {
+    let server = &config.server;
+    let port = server.metrics_port.filter(|port| *port != 0);
+    let everywhere = port.map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    Some(MetricsSettings {
+        listen: server.metrics_listen.or(everywhere)?,
+        whitelist: server.metrics_whitelist.clone(),
+        prefix: config.shards.metrics_prefix.0.clone(),
+        top_n: config.api.runtime_edge_top_n,
+    })
 }
 
 fn limits(config: &Config) -> EffectiveLimitsData {

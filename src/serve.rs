@@ -1,32 +1,38 @@
 //! From a loaded configuration to a running proxy, and to the code the process ends with.
 
+mod banner;
+mod wait;
+
 use std::{
     fs,
-    io::{IsTerminal as _, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use admin::{Build, Events, Process, Startup, StepStatus};
-use async_channel::Sender;
+use admin::{Build, Events, MetricsSettings, Process, Startup, StepStatus};
 use shards::{
-    Plane,
-    control::{Command, PlaneEvent},
+    Mailbox, Plane,
     host::{HostReport, check_host},
 };
 
+pub(crate) use self::banner::say;
+use self::banner::{Served, announce, banner};
 use crate::{
     cli::{self, Exit},
-    config::{Loaded, general::LogLevel},
-    links::{Detected, LinkBase, page},
+    config::{Config, Loaded, general::LogLevel},
+    links::{Detected, LinkBase},
+    live::{Live, LiveStore, Parts},
+    logging::Log,
     plane::{Post, Posted, ShardPlane},
-    running::{api_settings, running},
+    quota_file::QuotaFile,
+    running::{api_settings, metrics_settings, running},
     signals,
-    store::{FileStore, Nobody},
-    wiring::{HostCpus, Overrides, Wired, wire},
+    store::FileStore,
+    watch,
+    wiring::{HostCpus, Overrides, wire},
 };
 
 /// What the command line adds to the file.
@@ -38,8 +44,12 @@ pub(crate) struct Options {
     pub(crate) data_path: PathBuf,
     /// The file was written by this start.
     pub(crate) first_run: bool,
+    /// The running log.
+    pub(crate) log: Log,
     /// What is logged, after flags and file.
     pub(crate) log_level: LogLevel,
+    /// The command line chose it, so the file does not.
+    pub(crate) log_level_fixed: bool,
     /// Contact no DC before a client asks for it.
     pub(crate) no_probe: bool,
 }
@@ -57,8 +67,16 @@ pub(crate) fn serve(loaded: Loaded, options: Options) -> ExitCode {
     let startup = Arc::new(Startup::new(&STEPS));
     startup.begin("config_load");
     startup.finish("config_load", StepStatus::Ready, None);
-    match start(&loaded, &options, &startup) {
-        Ok(plane) => watch(plane, &loaded),
+    // Before anything else: a signal that comes early waits until somebody can act on it.
+    let signals = match signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("cannot listen for signals: {error}");
+            return Exit::Host.into();
+        }
+    };
+    match start(loaded, options, &startup) {
+        Ok(running) => wait::until_the_end(running, signals),
         Err((exit, text)) => {
             eprintln!("{text}");
             exit.into()
@@ -66,13 +84,28 @@ pub(crate) fn serve(loaded: Loaded, options: Options) -> ExitCode {
     }
 }
 
+/// A proxy that serves.
+struct Running {
+    plane: Plane,
+    live: Arc<Live>,
+    watching: Option<watch::Watching>,
+    events: Arc<Events>,
+    drain_secs: u64,
+}
+
 type Failure = (Exit, String);
 
-fn start(loaded: &Loaded, options: &Options, startup: &Arc<Startup>) -> Result<Plane, Failure> {
+fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Running, Failure> {
     let host_error = |error: &dyn std::fmt::Display| (Exit::Host, error.to_string());
     startup.begin("host_check");
     let report = check_host(1).map_err(|error| host_error(&error))?;
-    let mut wired = wire(loaded, &options.overrides, &cpus(&report))
+    let quotas = QuotaFile::open(
+        options
+            .data_path
+            .join(&loaded.config.general.quota_state_path),
+    );
+    let used_bytes = |name: &str| quotas.used_bytes(name);
+    let mut wired = wire(&loaded, &options.overrides, &cpus(&report), &used_bytes)
         .map_err(|error| (Exit::Host, format!("{}: {error}", loaded.path.display())))?;
     if options.no_probe {
         wired.settings.upstream.probe_every = Duration::ZERO;
@@ -84,7 +117,7 @@ fn start(loaded: &Loaded, options: &Options, startup: &Arc<Startup>) -> Result<P
         StepStatus::Ready,
         Some(format!("Linux {}", report.kernel)),
     );
-    banner(loaded, options, &report, &wired);
+    banner(&loaded, &options, &report, &wired);
     startup.begin("shards_start");
     let plane = shards::start(wired.settings).map_err(|error| host_error(&error))?;
     startup.finish(
@@ -92,20 +125,57 @@ fn start(loaded: &Loaded, options: &Options, startup: &Arc<Startup>) -> Result<P
         StepStatus::Ready,
         Some(format!("{shards} shards")),
     );
-    startup.begin("api_bootstrap");
-    let api = start_api(loaded, options, &plane, startup);
-    match &api {
-        Ok(None) => startup.finish("api_bootstrap", StepStatus::Skipped, None),
-        Ok(Some(_)) => startup.finish("api_bootstrap", StepStatus::Ready, None),
-        Err(error) => {
-            // The proxy serves all the same (control-api.md 1).
-            tracing::error!(%error, "no control API");
-            startup.finish("api_bootstrap", StepStatus::Failed, Some(error.to_string()));
-        }
-    }
+    let running = start_control(&loaded, options, quotas, plane, startup)?;
     startup.ready();
-    announce(loaded, &plane, api.ok().flatten());
-    Ok(plane)
+    running.events.record("admission.state", "open");
+    Ok(running)
+}
+
+/// All that knows of the shards and is none.
+fn start_control(
+    loaded: &Loaded,
+    options: Options,
+    quotas: QuotaFile,
+    mut plane: Plane,
+    startup: &Arc<Startup>,
+) -> Result<Running, Failure> {
+    let settings = api_settings(loaded);
+    let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
+    let Some(control) = plane.control() else {
+        return Err((Exit::Host, "the shards cannot be controlled".to_owned()));
+    };
+    let running = running(&loaded.config, options.log_level, control.names());
+    let process = Process::starting(build(), absolute(&loaded.path).display().to_string());
+    let shown = Arc::new(ShardPlane::new(process, Arc::clone(startup), running));
+    shown.attach(plane.mailboxes().into_iter().map(post).collect());
+    let parts = Parts {
+        plane: Arc::clone(&shown),
+        events: Arc::clone(&events),
+        quotas,
+        log: options.log,
+        log_level: options.log_level_fixed.then_some(options.log_level),
+        detected: Detected::find(),
+    };
+    let live = Live::new(loaded, parts, Box::new(control));
+    let served = Served {
+        api: start_api(loaded, &shown, &live, &events, startup),
+        metrics: start_metrics(loaded, &shown),
+    };
+    announce(loaded, &plane, served);
+    if let Err(error) = live.keep_quotas() {
+        return Err((Exit::Host, format!("cannot keep used quotas: {error}")));
+    }
+    let watching = watch::start(Arc::clone(&live) as _);
+    if let Err(error) = &watching {
+        tracing::error!(%error, "changes of the configuration are not noticed");
+    }
+    Ok(Running {
+        plane,
+        live,
+        watching: watching.ok(),
+        events,
+        drain_secs: loaded.config.shards.drain_secs,
+    })
 }
 
 fn cpus(report: &HostReport) -> HostCpus {
@@ -121,159 +191,54 @@ fn cpus(report: &HostReport) -> HostCpus {
     }
 }
 
-fn banner(loaded: &Loaded, options: &Options, report: &HostReport, wired: &Wired) {
-    for addr in &wired.skipped {
-        tracing::warn!("not listening on {addr}: its address family is off in [network]");
-    }
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
-    line("pinnace", cli::VERSION.to_owned());
-    let path = loaded.path.display();
-    line(
-        "configuration",
-        if options.first_run {
-            format!("{path} (just written: one user, fresh secret)")
-        } else {
-            path.to_string()
-        },
-    );
-    if loaded.files.len() > 1 {
-        line("included", format!("{} files", loaded.files.len() - 1));
-    }
-    line("data", options.data_path.display().to_string());
-    line(
-        "kernel",
-        format!(
-            "Linux {}, {} io_uring operations",
-            report.kernel, report.operations
-        ),
-    );
-    line(
-        "locked memory",
-        report
-            .memlock_bytes
-            .map_or("unlimited".to_owned(), |bytes| {
-                format!("{} KiB", bytes / 1024)
-            }),
-    );
-    line(
-        "open files",
-        format!("{} (was {})", report.open_files, report.open_files_before),
-    );
-    if let Some(quota) = report.cpu_quota {
-        line("CPU quota", format!("{quota:.2} CPUs by the control group"));
-    }
-    let plane = &wired.settings.plane;
-    line(
-        "shards",
-        format!("{} on cores {}", plane.cores.len(), list(&plane.cores)),
-    );
-    say(&text);
-    warn_of_limits(loaded);
-    let wanted = plane.connections_max.saturating_mul(2 * plane.cores.len()) as u64;
-    if report.open_files < wanted.min(OPEN_FILES_SANE) {
-        tracing::warn!(
-            "{} open files are few: each client takes two; run `ulimit -n 1048576` or set \
-             LimitNOFILE=1048576 in the service file",
-            report.open_files
-        );
-    }
+fn post(mailbox: Mailbox) -> Post {
+    Box::new(move |command| match mailbox.post(command) {
+        true => Posted::In,
+        false if mailbox.is_gone() => Posted::Gone,
+        false => Posted::Full,
+    })
 }
 
-/// Who set a limit on a user should not believe that it holds.
-fn warn_of_limits(loaded: &Loaded) {
-    let access = &loaded.config.access;
-    let set = [
-        ("user_expirations", !access.user_expirations.0.is_empty()),
-        ("user_data_quota", !access.user_data_quota.0.is_empty()),
-        ("user_source_deny", !access.user_source_deny.0.is_empty()),
-        (
-            "user_max_tcp_conns",
-            !access.user_max_tcp_conns.0.is_empty(),
-        ),
-        (
-            "user_max_unique_ips",
-            !access.user_max_unique_ips.0.is_empty(),
-        ),
-    ];
-    for (key, _) in set.iter().filter(|(_, set)| *set) {
-        tracing::warn!("access.{key} is set but not enforced by this version");
-    }
-}
-
-/// Fewer than this and a busy hour runs out of descriptors.
-const OPEN_FILES_SANE: u64 = 20_000;
-
-fn list(cores: &[usize]) -> String {
-    cores
-        .iter()
-        .map(usize::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn announce(loaded: &Loaded, plane: &Plane, api: Option<std::net::SocketAddr>) {
-    let mut text = String::new();
-    for addr in plane.addrs() {
-        text.push_str(&format!("{:<13} {addr}\n", "listening on"));
-    }
-    let whitelist = &loaded.config.api.whitelist;
-    if let Some(api) = api {
-        let from: Vec<String> = whitelist.iter().map(ToString::to_string).collect();
-        let from = if from.is_empty() {
-            "everybody".to_owned()
-        } else {
-            from.join(", ")
-        };
-        text.push_str(&format!(
-            "{:<13} http://{api}/v1 for {from}\n",
-            "control API"
-        ));
-    }
-    let base = LinkBase::new(&loaded.config, Detected::find());
-    let shown = |name: &str| loaded.config.links.show.contains(name);
-    text.push('\n');
-    text.push_str(&page(
-        &loaded.config,
-        &base,
-        &shown,
-        std::io::stdout().is_terminal(),
-    ));
-    say(&text);
-}
-
-/// Prints; a reader that went away is no reason to stop serving.
-fn say(text: &str) {
-    let mut out = std::io::stdout();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
-}
-
+/// Where the control API listens; the proxy serves without it too (control-api.md 1).
 fn start_api(
     loaded: &Loaded,
-    options: &Options,
-    plane: &Plane,
-    startup: &Arc<Startup>,
-) -> Result<Option<std::net::SocketAddr>, admin::StartError> {
-    let settings = api_settings(loaded);
-    let path = absolute(&loaded.path);
-    let process = Process::starting(build(), path.display().to_string());
-    let running = running(&loaded.config, options.log_level);
-    let control = ShardPlane::new(process, Arc::clone(startup), running);
-    let posts = plane.mailboxes().into_iter().map(|mailbox| {
-        Box::new(move |command| match mailbox.post(command) {
-            true => Posted::In,
-            false if mailbox.is_gone() => Posted::Gone,
-            false => Posted::Full,
-        }) as Post
-    });
-    control.attach(posts.collect());
+    shown: &Arc<ShardPlane>,
+    live: &Arc<Live>,
+    events: &Arc<Events>,
+    startup: &Startup,
+) -> Option<SocketAddr> {
+    startup.begin("api_bootstrap");
     let detected = Detected::find();
-    let base = move |config: &crate::config::Config| LinkBase::new(config, detected);
-    let store = FileStore::new(path, Box::new(base), Arc::new(Nobody));
-    let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
-    let api = admin::start(settings, Arc::new(control), Arc::new(store), events)?;
-    Ok(api.map(|api| api.addr()))
+    let base = move |config: &Config| LinkBase::new(config, detected);
+    let applies = Arc::new(LiveStore(Arc::clone(live)));
+    let store = FileStore::new(absolute(&loaded.path), Box::new(base), applies);
+    let (shown, events) = (Arc::clone(shown) as _, Arc::clone(events));
+    match admin::start(api_settings(loaded), shown, Arc::new(store), events) {
+        Ok(Some(api)) => {
+            startup.finish("api_bootstrap", StepStatus::Ready, None);
+            Some(api.addr())
+        }
+        Ok(None) => {
+            startup.finish("api_bootstrap", StepStatus::Skipped, None);
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "no control API");
+            startup.finish("api_bootstrap", StepStatus::Failed, Some(error.to_string()));
+            None
+        }
+    }
+}
+
+fn start_metrics(loaded: &Loaded, shown: &Arc<ShardPlane>) -> Option<SocketAddr> {
+    let settings: MetricsSettings = metrics_settings(&loaded.config)?;
+    match admin::start_metrics(settings, Arc::clone(shown) as _) {
+        Ok(metrics) => Some(metrics.addr()),
+        Err(error) => {
+            tracing::error!(%error, "no metrics");
+            None
+        }
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -294,83 +259,4 @@ fn build() -> Build {
         build_time_utc: None,
         rustc_version: None,
     }
-}
-
-/// What can end the process.
-enum Happening {
-    Plane(PlaneEvent),
-    Signal,
-}
-
-fn watch(plane: Plane, loaded: &Loaded) -> ExitCode {
-    let (tell, happenings) = async_channel::unbounded();
-    if let Err(error) = forward(&plane, &tell) {
-        eprintln!("cannot listen for signals: {error}");
-        return Exit::Host.into();
-    }
-    let mailboxes = plane.mailboxes();
-    let mut running = mailboxes.len();
-    let mut draining: Option<Instant> = None;
-    while let Ok(happening) = happenings.recv_blocking() {
-        match happening {
-            Happening::Plane(PlaneEvent::Listening) => {}
-            Happening::Plane(PlaneEvent::ShardDied { shard, reason }) => {
-                // The others would go on with a part of the clients: better all start anew.
-                eprintln!("shard {shard} died: {reason}");
-                return Exit::ShardDied.into();
-            }
-            Happening::Plane(PlaneEvent::ShardDone { .. }) => {
-                running -= 1;
-                if running == 0 {
-                    let took = draining.map_or(0.0, |since| since.elapsed().as_secs_f64());
-                    tracing::info!("all sessions ended after {took:.1} s");
-                    plane.join();
-                    return Exit::Done.into();
-                }
-            }
-            Happening::Signal if draining.is_some() => {
-                tracing::info!("second signal: ending at once");
-                return Exit::Done.into();
-            }
-            Happening::Signal => {
-                draining = Some(Instant::now());
-                let limit = loaded.config.shards.drain_secs;
-                tracing::info!("draining: sessions may go on for {limit} s");
-                for mailbox in &mailboxes {
-                    mailbox.post(Command::Drain);
-                }
-            }
-        }
-    }
-    Exit::Done.into()
-}
-
-/// Two threads that do nothing but wait.
-fn forward(plane: &Plane, tell: &Sender<Happening>) -> std::io::Result<()> {
-    let (signal, signals) = async_channel::unbounded();
-    signals::listen(signal)?;
-    let (events, to) = (plane.events(), tell.clone());
-    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(body)
-            .map(drop)
-    };
-    spawn(
-        "plane-events",
-        Box::new(move || {
-            while let Ok(event) = events.recv_blocking() {
-                drop(to.send_blocking(Happening::Plane(event)));
-            }
-        }),
-    )?;
-    let to = tell.clone();
-    spawn(
-        "signal-events",
-        Box::new(move || {
-            while signals.recv_blocking().is_ok() {
-                drop(to.send_blocking(Happening::Signal));
-            }
-        }),
-    )
 }

@@ -1,32 +1,43 @@
-//! SIGTERM and SIGINT, told over a channel: the first drains, the second ends at once. SIGHUP,
-//! which panels send to reload, must not end the process.
+//! Signals, told over a channel: SIGTERM and SIGINT end the process, the first by draining and the
+//! second at once; SIGHUP, which panels send, reloads the configuration.
 
 use std::{io, thread};
 
-use async_channel::Sender;
+use async_channel::Receiver;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
-/// Tells of every SIGTERM and SIGINT from now on; the value is the signal's number.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGTERM, SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Tells of every such signal from now on.
 ///
 /// # Errors
 /// The handlers or the thread cannot be set up.
-pub(crate) fn listen(tell: Sender<i32>) -> io::Result<()> {
+pub(crate) fn listen() -> io::Result<Receiver<Signal>> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            for signal in signals.forever() {
-                if signal == SIGHUP {
-                    tracing::warn!("this version cannot reload: restart to apply changes");
-                    continue;
-                }
-                if tell.send_blocking(signal).is_err() {
-                    return;
-                }
+    let (tell, told) = async_channel::unbounded();
+    let body = move || {
+        for signal in signals.forever() {
+            let meaning = match signal {
+                SIGHUP => Signal::Reload,
+                _ => Signal::End,
+            };
+            if tell.send_blocking(meaning).is_err() {
+                return;
             }
-        })
-        .map(drop)
+        }
+    };
+    let spawned = thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(body);
+    spawned.map(|_| told)
 }

@@ -13,18 +13,21 @@ use std::{
 use shards::{
     proto::dc::DcTable,
     settings::{
-        AddressSettings, BufferSettings, HotSettings, ListenerSettings, Modes, Parking,
-        PlaneSettings, RateSettings, ReplaySettings, RstOnClose, Settings, Steering,
-        TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
+        AddressMode, AddressSettings, BufferSettings, HotSettings, ListenerSettings, Modes,
+        NetRate, Parking, PlaneSettings, RateKey, RateSettings, ReplaySettings, RstOnClose,
+        Settings, Steering, TelemetrySettings, TimeoutSettings, TlsSettings, UnknownSni,
+        UpstreamSettings, UserSettings,
     },
 };
 
 use crate::config::{
     Config, Loaded,
+    access::UniqueIpsMode,
     censorship::UnknownSniAction,
     general::RstOnClose as ResetOf,
-    kinds::Family,
+    kinds::{Family, Rate},
     shards::{CoreList, Count, ParkingMode, SteeringMode},
+    sockets::NetKey,
 };
 
 /// What the process may use of the host's CPUs.
@@ -89,6 +92,7 @@ pub(crate) fn wire(
     loaded: &Loaded,
     overrides: &Overrides,
     cpus: &HostCpus,
+    used_bytes: UsedBytes<'_>,
 ) -> Result<Wired, WiringError> {
     let config = &loaded.config;
     let (listeners, skipped) = listeners(config);
@@ -108,14 +112,8 @@ pub(crate) fn wire(
         timeouts: timeouts(config),
         replay: replay(loaded),
         upstream: upstream(config),
-        hot: HotSettings {
-            addresses: AddressSettings {
-                window: Duration::from_secs(config.access.user_max_unique_ips_window_secs),
-                ..AddressSettings::default()
-            },
-            ..HotSettings::default()
-        },
-        users: users(config),
+        hot: hot(config),
+        users: users(config, used_bytes),
     };
     Ok(Wired { settings, skipped })
 }
@@ -313,8 +311,48 @@ fn upstream(config: &Config) -> UpstreamSettings {
     }
 }
 
-/// Users in file order: the index is the data plane's user id.
-pub(crate) fn users(config: &Config) -> Arc<[UserSettings]> {
+/// What concerns all users and may change while the plane runs.
+pub(crate) fn hot(config: &Config) -> HotSettings {
+    let access = &config.access;
+    let rates = access.cidr_rate_limits.0.iter();
+    HotSettings {
+        telemetry: TelemetrySettings {
+            core: config.telemetry.core_enabled,
+            user: config.telemetry.user_enabled,
+        },
+        addresses: AddressSettings {
+            mode: match access.user_max_unique_ips_mode {
+                UniqueIpsMode::ActiveWindow => AddressMode::Live,
+                UniqueIpsMode::TimeWindow => AddressMode::Recent,
+                UniqueIpsMode::Combined => AddressMode::Both,
+            },
+            window: Duration::from_secs(access.user_max_unique_ips_window_secs),
+        },
+        net_rates: rates
+            .map(|(nets, limit)| NetRate {
+                nets: match *nets {
+                    NetKey::Net(net) => RateKey::Net(net),
+                    NetKey::Each4(bits) => RateKey::EachV4(bits),
+                    NetKey::Each6(bits) => RateKey::EachV6(bits),
+                },
+                rate: rate(*limit),
+            })
+            .collect(),
+    }
+}
+
+fn rate(limit: Rate) -> RateSettings {
+    RateSettings {
+        up_bps: limit.up_bps,
+        down_bps: limit.down_bps,
+    }
+}
+
+/// What a user has used of a quota, bytes, by name.
+pub(crate) type UsedBytes<'a> = &'a dyn Fn(&str) -> u64;
+
+/// Users in file order: the index is the data plane's user id at the start.
+pub(crate) fn users(config: &Config, used_bytes: UsedBytes<'_>) -> Arc<[UserSettings]> {
     fn by_name<T>(map: &crate::config::value::Map<T>) -> HashMap<&str, &T> {
         map.0
             .iter()
@@ -328,6 +366,7 @@ pub(crate) fn users(config: &Config) -> Arc<[UserSettings]> {
     let quotas = by_name(&access.user_data_quota);
     let expirations = by_name(&access.user_expirations);
     let denies = by_name(&access.user_source_deny);
+    let rates = by_name(&access.user_rate_limits);
     // 0 falls back to the limit for everybody.
     let limit = |own: Option<&&usize>, each: usize| match own {
         Some(&&own) if own > 0 => own as u64,
@@ -347,8 +386,11 @@ pub(crate) fn users(config: &Config) -> Arc<[UserSettings]> {
                 .get(name)
                 .map(|nets| (*nets).clone())
                 .unwrap_or_default(),
-            rate: RateSettings::default(),
-            quota_used_bytes: 0,
+            rate: rates
+                .get(name)
+                .map(|limit| rate(**limit))
+                .unwrap_or_default(),
+            quota_used_bytes: used_bytes(name),
         }
     };
     access.users.0.iter().map(user).collect()

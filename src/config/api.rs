@@ -25,7 +25,7 @@ keys! {
         /// Turns the detailed pool, data-centre and upstream endpoints on.
         minimal_runtime_enabled: bool = true; Restart, Now
         /// Caches the detailed pool, data-centre and upstream answers for this long.
-        minimal_runtime_cache_ttl_ms: u64 = 1000, within 0..=60_000; Restart, Later
+        minimal_runtime_cache_ttl_ms: u64 = 1000, within 0..=60_000; Restart, Now
         /// Turns the connection summary and recent events endpoints on.
         runtime_edge_enabled: bool = false; Restart, Now
         /// Caches the connection summary for this long.

@@ -15,7 +15,7 @@ keys! {
         /// Sets the working directory that relative state and cache paths resolve against.
         data_path: Option<PathBuf> = None; Restart, Now
         /// Names the JSON file that keeps per-user quota usage across restarts and quota resets.
-        quota_state_path: PathBuf = "telemt.limit.json".into(); Restart, Later
+        quota_state_path: PathBuf = "telemt.limit.json".into(); Restart, Now
         /// Turns unknown keys from warnings into a load failure.
         config_strict: bool = false; Restart, Now
         /// Deprecated family preference; use network.prefer.
@@ -95,9 +95,9 @@ keys! {
     /// `[general.telemetry]`: counter switches.
     Telemetry in "general.telemetry" {
         /// Turns core counters on.
-        core_enabled: bool = true; Hot, Shown
+        core_enabled: bool = true; Hot, Now
         /// Turns per-user counters on.
-        user_enabled: bool = true; Hot, Shown
+        user_enabled: bool = true; Hot, Now
         /// Sets how much Middle-End detail is counted.
         me_level: MeLevel = MeLevel::Normal; Hot, Shown
     }

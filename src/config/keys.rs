@@ -93,6 +93,12 @@ pub(crate) trait Group: Sized {
 
     /// Takes the group's keys out of `section`; a bad value is reported and becomes the default.
     fn take(reading: &mut Reading, section: &mut Section) -> Self;
+
+    /// Rows whose values differ from `other`'s, in the order of the fields.
+    fn differing(&self, other: &Self) -> Vec<&'static Row>;
+
+    /// Takes over every value that applies without a restart.
+    fn take_hot(&mut self, from: &Self);
 }
 
 /// Declares a struct with one field per key of a table.
@@ -157,6 +163,18 @@ macro_rules! keys {
                     $( $name: reading.key(section, next(), || $default), )+
                 }
             }
+
+            fn differing(&self, other: &Self) -> Vec<&'static $crate::config::keys::Row> {
+                let same = [ $( self.$name == other.$name ),+ ];
+                let rows = Self::ROWS.iter().zip(same);
+                rows.filter(|(_, same)| !same).map(|(row, _)| row).collect()
+            }
+
+            fn take_hot(&mut self, from: &Self) {
+                // Some groups have no such key.
+                let _ = from;
+                $( $crate::config::keys::hot!($reload, self.$name = from.$name.clone()); )+
+            }
         }
     };
 }
@@ -194,4 +212,11 @@ macro_rules! flag {
     };
 }
 
-pub(crate) use {first, flag, keys, maybe, number};
+macro_rules! hot {
+    (Hot, $take:expr) => {
+        $take
+    };
+    (Restart, $take:expr) => {};
+}
+
+pub(crate) use {first, flag, hot, keys, maybe, number};

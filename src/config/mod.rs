@@ -6,6 +6,7 @@
 pub(crate) mod access;
 pub(crate) mod api;
 pub(crate) mod censorship;
+pub(crate) mod changes;
 mod checks;
 mod domain;
 pub(crate) mod edit;
@@ -65,6 +66,8 @@ pub(crate) struct Loaded {
     pub(crate) revision: String,
     /// It and all included files.
     pub(crate) files: Vec<Arc<Path>>,
+    /// SHA-256 of the text with its includes.
+    pub(crate) digest: Digest,
     /// The values.
     pub(crate) config: Config,
     /// What was noticed on the way, in file order.
@@ -81,6 +84,9 @@ impl Loaded {
             .is_ok()
     }
 }
+
+/// Tells texts apart, includes put in.
+pub(crate) type Digest = [u8; 32];
 
 /// A configuration that cannot be used.
 #[derive(Clone, Debug)]
@@ -150,6 +156,7 @@ pub(crate) fn parse(path: &Path, text: String) -> Result<Loaded, Failed> {
         warnings: Vec::new(),
     };
     let source = Source::assemble(path, &text).map_err(fail)?;
+    let digest = Sha256::digest(&source.text).into();
     let document = Document::parse(source.text.as_str())
         .map_err(|error| fail(vec![syntax::finding(&source, &error)]))?;
     let root = Section::new("", 0, document.as_table().clone());
@@ -184,10 +191,19 @@ pub(crate) fn parse(path: &Path, text: String) -> Result<Loaded, Failed> {
         text,
         revision,
         files,
+        digest,
         config,
         warnings,
         set,
     })
+}
+
+/// What [`Loaded::digest`] would be for the files as they are now, without judging them; `None`
+/// when one of them cannot be read.
+pub(crate) fn digest(path: &Path) -> Option<Digest> {
+    let (text, _) = source::read(path).ok()?;
+    let source = Source::assemble(path, &text).ok()?;
+    Some(Sha256::digest(&source.text).into())
 }
 
 macro_rules! config {
@@ -200,6 +216,19 @@ macro_rules! config {
         pub(crate) struct Config {
             $( $( #[doc = $doc] )+ pub(crate) $field: $ty, )+
             $( $( #[doc = $list_doc] )+ pub(crate) $list: Vec<$item>, )+
+        }
+
+        impl Config {
+            /// Rows of plain tables whose values differ from `other`'s.
+            fn differing(&self, other: &Self) -> Vec<&'static Row> {
+                let groups = [ $( self.$field.differing(&other.$field) ),+ ];
+                groups.into_iter().flatten().collect()
+            }
+
+            /// Takes over the values of plain tables that apply without a restart.
+            fn take_hot(&mut self, from: &Self) {
+                $( self.$field.take_hot(&from.$field); )+
+            }
         }
 
         /// Every key of the file.

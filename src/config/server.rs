@@ -36,11 +36,11 @@ keys! {
         /// Lists peers whose PROXY headers are believed.
         proxy_protocol_trusted_cidrs: Vec<IpNet> = nets(&["0.0.0.0/0", "::/0"]); Restart, Later
         /// Serves Prometheus metrics on this port on all interfaces.
-        metrics_port: Option<u16> = None; Restart, Later
+        metrics_port: Option<u16> = None; Restart, Now
         /// Serves Prometheus metrics on this address only.
-        metrics_listen: Option<SocketAddr> = None; Restart, Later
+        metrics_listen: Option<SocketAddr> = None; Restart, Now
         /// Lists source networks allowed to read metrics.
-        metrics_whitelist: Vec<IpNet> = nets(&["127.0.0.1/32", "::1/128"]); Restart, Later
+        metrics_whitelist: Vec<IpNet> = nets(&["127.0.0.1/32", "::1/128"]); Restart, Now
         /// Sets the accept queue length for client and metrics sockets.
         listen_backlog: u32 = 1024, within 1..=2_147_483_647; Restart, Now
         /// Limits concurrent client connections.

@@ -41,6 +41,8 @@ keys! {
         inner_header_secs: u64 = 300, within 1..=3600; Restart, Now
         /// Seconds between probes of all DCs; 0 turns probing off.
         probe_secs: u64 = 30, within 0..=3600; Restart, Now
+        /// First part of the name of every metric.
+        metrics_prefix: MetricsPrefix = MetricsPrefix("pinnace_".into()); Restart, Now
     }
 }
 
@@ -169,6 +171,32 @@ impl Value for PowerOfTwo {
     }
 }
 
+/// The first part of metrics' names: letters, digits and `_`, no digit first; may be empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MetricsPrefix(pub(crate) String);
+
+impl Value for MetricsPrefix {
+    fn kind() -> String {
+        "string".to_owned()
+    }
+
+    fn read(slot: &Slot<'_>, reading: &mut Reading) -> Option<Self> {
+        const EXPECTED: &str = "letters, digits and _, such as \"pinnace_\"";
+        let text = text(slot, reading, EXPECTED)?;
+        let known = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let fits = text.chars().all(known) && !text.starts_with(|c: char| c.is_ascii_digit());
+        if fits && text.len() <= PREFIX_BYTES_MAX {
+            return Some(Self(text.to_owned()));
+        }
+        wrong_form(slot, reading, "is no start of a metric's name", EXPECTED)
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+const PREFIX_BYTES_MAX: usize = 64;
 const CORE_MAX: usize = 4095;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ const USER: &str = "\n[access.users]\nalice = \"3f1c0e5ab2d94c7786f0a1b2c3d4e5f6
 
 fn wired(text: &str, cpus: &HostCpus) -> Result<Wired, WiringError> {
     let loaded = parse(Path::new("config.toml"), format!("{text}{USER}")).unwrap();
-    wire(&loaded, &Overrides::default(), cpus)
+    wire(&loaded, &Overrides::default(), cpus, &|_| 7)
 }
 
 fn host(cores: usize, limit: Option<usize>) -> HostCpus {

@@ -1,0 +1,308 @@
+//! Notices that the configuration file or one it includes has changed.
+//!
+//! inotify tells of changes at once; it knows nothing of network and container mounts, so every
+//! file is looked at every few seconds as well. Whether the text differs from the one in force is
+//! decided by its hash, so our own writes and touched files come to nothing. Not here: what a
+//! configuration does (`live.rs`). Source: config.md 11.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+
+use crate::config::{self, Digest, Failed};
+
+/// Whose files are watched.
+pub(crate) trait Watched: Send + Sync + 'static {
+    /// The main file.
+    fn path(&self) -> &Path;
+
+    /// It and the files it includes, as last read.
+    fn files(&self) -> Vec<Arc<Path>>;
+
+    /// Whether this text needs no reload: it is in force, or was in force and taken back.
+    fn is_settled(&self, digest: &Digest) -> bool;
+
+    /// Reads the files and puts what they say in force.
+    ///
+    /// # Errors
+    /// What is wrong with them; the old configuration stays.
+    fn reload(&self, cause: Noticed) -> Result<(), Failed>;
+
+    /// A reload has failed: said once per text.
+    fn failed(&self, failed: &Failed, cause: Noticed);
+}
+
+/// Why the files are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noticed {
+    /// One of them is not what it was.
+    Change,
+    /// Somebody asked.
+    Signal,
+}
+
+/// Asks the watching thread to look.
+#[derive(Clone, Debug)]
+pub(crate) struct Watching(SyncSender<Noticed>);
+
+impl Watching {
+    /// Looks now, and says so even when nothing has changed.
+    pub(crate) fn look(&self) {
+        // Somebody has just asked already, or the thread has ended with the process.
+        let _ = self.0.send(Noticed::Signal);
+    }
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// There are no more threads to be had.
+pub(crate) fn start(target: Arc<dyn Watched>) -> io::Result<Watching> {
+    let (tell, noticed) = sync_channel(1);
+    let names = Names::default();
+    let mut watcher = Watcher {
+        notify: notifier(&tell, &names),
+        names,
+        dirs: BTreeSet::new(),
+        stamps: Vec::new(),
+        seen: None,
+        failing: None,
+        settled: false,
+        target,
+    };
+    watcher.remember(&watcher.stamps_now());
+    thread::Builder::new()
+        .name("config-watch".to_owned())
+        .spawn(move || watcher.run(&noticed))?;
+    Ok(Watching(tell))
+}
+
+/// File names that matter; `None` is all of them.
+type Names = Arc<Mutex<Option<HashSet<OsString>>>>;
+
+fn notifier(tell: &SyncSender<Noticed>, names: &Names) -> Option<RecommendedWatcher> {
+    let (tell, names) = (tell.clone(), Arc::clone(names));
+    let heard = move |event: notify::Result<Event>| {
+        let matters = match &event {
+            Ok(event) => matters(event, &names),
+            // The queue ran over, or a directory went away.
+            Err(_) => true,
+        };
+        if matters {
+            // A full queue: the thread will look anyway.
+            let _ = tell.try_send(Noticed::Change);
+        }
+    };
+    match notify::recommended_watcher(heard) {
+        Ok(notify) => Some(notify),
+        Err(error) => {
+            tracing::warn!(%error, "changed files are noticed after {} s only", POLL.as_secs());
+            None
+        }
+    }
+}
+
+fn matters(event: &Event, names: &Names) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
+        EventKind::Access(_) => return false,
+        _ => {}
+    }
+    let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(names) = &*names else { return true };
+    let known = |path: &PathBuf| path.file_name().is_none_or(|name| names.contains(name));
+    event.paths.is_empty() || event.paths.iter().any(known)
+}
+
+/// What tells a file from one that was written since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: Arc<Path>,
+    /// Device, inode, size, modification and change time; `None` when there is no file.
+    facts: Option<[i64; 7]>,
+}
+
+impl Stamp {
+    #[expect(clippy::cast_possible_wrap, reason = "only compared")]
+    fn of(file: &Arc<Path>) -> Self {
+        let facts = fs::metadata(file).ok().map(|facts| {
+            [
+                facts.dev() as i64,
+                facts.ino() as i64,
+                facts.size() as i64,
+                facts.mtime(),
+                facts.mtime_nsec(),
+                facts.ctime(),
+                facts.ctime_nsec(),
+            ]
+        });
+        Self {
+            file: Arc::clone(file),
+            facts,
+        }
+    }
+
+    /// So new that a clock with coarse ticks may hide another write.
+    fn is_fresh(&self) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        let written = self.facts.map(|facts| facts[3].max(facts[5]));
+        written.is_some_and(|written| written.saturating_add(FRESH_SECS) >= now)
+    }
+}
+
+struct Watcher {
+    target: Arc<dyn Watched>,
+    notify: Option<RecommendedWatcher>,
+    names: Names,
+    dirs: BTreeSet<PathBuf>,
+    stamps: Vec<Stamp>,
+    /// The text at the last look.
+    seen: Option<Digest>,
+    /// Text that cannot be used, and what was said of it.
+    failing: Option<(Option<Digest>, String)>,
+    /// The files were found settled when `stamps` were taken, and were not fresh any more.
+    settled: bool,
+}
+
+impl Watcher {
+    fn run(mut self, noticed: &Receiver<Noticed>) {
+        loop {
+            match noticed.recv_timeout(POLL) {
+                Ok(Noticed::Signal) => self.look(Noticed::Signal),
+                Ok(Noticed::Change) => {
+                    let cause = quiet(noticed);
+                    self.look(cause);
+                }
+                Err(RecvTimeoutError::Timeout) => self.look(Noticed::Change),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&mut self, cause: Noticed) {
+        // Before they are read: what is written meanwhile is seen next time.
+        let stamps = self.stamps_now();
+        let asked = cause == Noticed::Signal;
+        // Settled then need not be settled now: somebody may have put an older text in force.
+        let as_seen = self.seen.is_some_and(|seen| self.target.is_settled(&seen));
+        if self.settled && !asked && as_seen && stamps == self.stamps {
+            return;
+        }
+        let digest = config::digest(self.target.path());
+        let known = digest.is_some_and(|digest| self.target.is_settled(&digest));
+        let hopeless =
+            |failing: &(Option<Digest>, String)| failing.0.is_some() && failing.0 == digest;
+        if asked || !(known || self.failing.as_ref().is_some_and(hopeless)) {
+            self.reload(cause, digest);
+        } else if known {
+            self.failing = None;
+        }
+        self.seen = digest;
+        self.remember(&stamps);
+    }
+
+    fn reload(&mut self, cause: Noticed, digest: Option<Digest>) {
+        let failed = match self.target.reload(cause) {
+            Ok(()) => {
+                self.failing = None;
+                return;
+            }
+            Err(failed) => failed,
+        };
+        let (mut text, mut failed) = (failed.to_string(), failed);
+        let told = |text: &str, failing: &Option<(_, String)>| {
+            failing.as_ref().is_some_and(|failing| failing.1 == text)
+        };
+        if !told(&text, &self.failing) {
+            // Perhaps it was half written.
+            thread::sleep(SECOND_TRY);
+            match self.target.reload(cause) {
+                Ok(()) => {
+                    self.failing = None;
+                    return;
+                }
+                Err(again) => (text, failed) = (again.to_string(), again),
+            }
+        }
+        if cause == Noticed::Signal || !told(&text, &self.failing) {
+            self.target.failed(&failed, cause);
+        }
+        self.failing = Some((digest, text));
+    }
+
+    fn stamps_now(&self) -> Vec<Stamp> {
+        self.target.files().iter().map(Stamp::of).collect()
+    }
+
+    /// Keeps what was seen and follows the files to other directories.
+    fn remember(&mut self, stamps: &[Stamp]) {
+        let files = self.target.files();
+        let same = stamps.iter().map(|stamp| &stamp.file).eq(&files);
+        let fresh = stamps.iter().any(Stamp::is_fresh);
+        self.settled = same && !fresh && self.failing.is_none();
+        self.stamps = stamps.to_vec();
+        let dirs: BTreeSet<PathBuf> = files.iter().map(|file| dir(file)).collect();
+        if let Some(notify) = &mut self.notify {
+            for gone in self.dirs.difference(&dirs) {
+                // It may have been removed with its watch.
+                let _ = notify.unwatch(gone);
+            }
+            for new in dirs.difference(&self.dirs) {
+                if let Err(error) = notify.watch(new, RecursiveMode::NonRecursive) {
+                    let dir = new.display();
+                    tracing::warn!(%error, "changes in {dir} are noticed after a few seconds only");
+                }
+            }
+        }
+        self.dirs = dirs;
+        let links = files.iter().any(|file| file.is_symlink());
+        let names = files.iter().filter_map(|file| file.file_name());
+        let names = (!links).then(|| names.map(OsString::from).collect());
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+}
+
+/// Waits until nothing has changed for a moment; whether somebody asked meanwhile.
+fn quiet(noticed: &Receiver<Noticed>) -> Noticed {
+    let limit = Instant::now() + UNREST_MAX;
+    let mut cause = Noticed::Change;
+    while Instant::now() < limit {
+        match noticed.recv_timeout(DEBOUNCE) {
+            Ok(Noticed::Signal) => cause = Noticed::Signal,
+            Ok(Noticed::Change) => {}
+            Err(_) => break,
+        }
+    }
+    cause
+}
+
+fn dir(file: &Path) -> PathBuf {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    dir.unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Events closer together are one change.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// A file that never rests is read all the same.
+const UNREST_MAX: Duration = Duration::from_secs(1);
+/// Pause between looks at files that nobody told of.
+const POLL: Duration = Duration::from_secs(3);
+/// Pause before a file that could not be used is read again.
+const SECOND_TRY: Duration = Duration::from_millis(200);
+/// File systems with stamps of whole seconds are the coarsest in use.
+const FRESH_SECS: i64 = 2;
