@@ -112,6 +112,41 @@ impl Proxy {
         self.dir.path().join("config.toml")
     }
 
+    /// Its configuration as it was started, ports included.
+    pub(crate) fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// Puts another text in the place of the file, as editors do: written beside it and renamed.
+    pub(crate) fn replace(&self, text: &str) {
+        let beside = self.dir.path().join("config.toml.new");
+        std::fs::write(&beside, text).expect("a file");
+        std::fs::rename(beside, self.config_path()).expect("the file is replaced");
+    }
+
+    /// Replaces the file and waits until the log has told of it; the line.
+    pub(crate) fn reload(&self, config: &Config) -> String {
+        let before = self.reloads().len();
+        self.replace(&config.text());
+        self.wait_for_reload(before)
+    }
+
+    /// Waits until the log has told of more than `before` reloads; the line of the first of them.
+    pub(crate) fn wait_for_reload(&self, before: usize) -> String {
+        wait_until("the configuration is reloaded", || {
+            self.reloads().get(before).cloned()
+        })
+    }
+
+    /// What the log has told of reloads, failed ones included.
+    pub(crate) fn reloads(&self) -> Vec<String> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| {
+            line.contains("configuration reloaded") || line.contains("configuration not reloaded")
+        });
+        lines.map(str::to_owned).collect()
+    }
+
     /// Sends a signal by name, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id();
