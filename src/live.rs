@@ -229,6 +229,10 @@ impl Live {
         state.file = without_users(&loaded.config);
         state.digest = loaded.digest;
         state.files = loaded.files.clone();
+        // The store follows links; whoever watches must see the link itself change.
+        if let Some(main) = state.files.first_mut() {
+            *main = Arc::from(self.path.as_path());
+        }
         state.generation += 1;
         state.refused = None;
         account.applied(&loaded, &changes, complete);

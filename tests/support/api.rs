@@ -23,6 +23,11 @@ impl Proxy {
         ask(self.api, path).expect("the control API answers")
     }
 
+    /// Status and whole body of the answer to a request with a body; an empty one is none.
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        call(self.api, method, path, body).expect("the control API answers")
+    }
+
     /// One number of an answer, by JSON pointer; absent counts as 0.
     pub(crate) fn number(&self, path: &str, pointer: &str) -> u64 {
         let data = self.get(path);
@@ -88,14 +93,21 @@ fn count(rows: &Value, name: &str) -> u64 {
 
 /// Asks once; `None` when there is no complete answer.
 pub(crate) fn ask(api: SocketAddr, path: &str) -> Option<(u16, Value)> {
+    call(api, "GET", path, "")
+}
+
+/// One request with a body; `None` when there is no complete answer.
+pub(crate) fn call(api: SocketAddr, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
     let mut stream = TcpStream::connect_timeout(&api, PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream
         .set_write_timeout(Some(Duration::from_secs(5)))
         .ok()?;
+    let bytes = body.len();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n\
+         Content-Length: {bytes}\r\n\r\n{body}"
     )
     .ok()?;
     let mut answer = String::new();
