@@ -321,5 +321,24 @@ pub struct UserSettings {
     pub quota_used_bytes: u64,
 }
 
+#[cfg(test)]
+impl UserSettings {
+    /// A user without limits.
+    pub(crate) fn unlimited(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            secret: Secret([7; 16]),
+            enabled: true,
+            connections_max: 0,
+            expires_at: None,
+            quota_bytes: None,
+            unique_ips_max: 0,
+            source_deny: Vec::new(),
+            rate: RateSettings::default(),
+            quota_used_bytes: 0,
+        }
+    }
+}
+
 /// An address as counted per user: IPv4-mapped IPv6 is unwrapped.
 pub type SourceIp = IpAddr;

@@ -63,6 +63,12 @@ macro_rules! counters {
                 $($crate::counters::counters!(@merge $merge self.$field, other.$field);)*
             }
 
+            /// What was counted since `earlier`.
+            #[must_use]
+            pub fn minus(&self, earlier: &Self) -> Self {
+                Self { $($field: self.$field.saturating_sub(earlier.$field),)* }
+            }
+
             /// Values in the order of [`Self::ROWS`].
             #[must_use]
             pub fn values(&self) -> [u64; { <[$crate::counters::Row]>::len(Self::ROWS) }] {

@@ -27,6 +27,8 @@ pub(super) struct Socket {
     pub(super) wanted: bool,
     /// Receives into large buffers, one at a time.
     pub(super) bulk: bool,
+    /// What one receive may take; 0 for as much as fits a buffer.
+    pub(super) receive_max: u32,
     /// Receives in a row that speak for the other buffer size.
     pub(super) streak: u8,
     pub(super) cancelling: bool,
@@ -55,6 +57,8 @@ pub(super) enum Rx {
     Multi,
     /// One receive into a large buffer.
     Once,
+    /// One receive into a small buffer.
+    OnceSmall,
     /// Waits for a free buffer.
     Starved,
     /// The peer has ended.
@@ -235,6 +239,7 @@ impl Engine {
             rx: Rx::Idle,
             wanted: false,
             bulk: false,
+            receive_max: 0,
             streak: 0,
             cancelling: false,
             tx: SendQueue::default(),

@@ -2,7 +2,8 @@
 //!
 //! A socket starts small: one multishot receive stays armed and costs nothing while it is idle.
 //! When it fills small buffers it moves to large ones, one receive at a time, which is also its
-//! back-pressure: no receive, no bytes. A row of short receives moves it back.
+//! back-pressure: no receive, no bytes. A row of short receives moves it back. A socket whose
+//! receives are bounded takes one at a time in any case.
 
 use io_uring::{cqueue, opcode, squeue, types};
 
@@ -15,6 +16,8 @@ use super::{
 
 /// Full small buffers in a row that move a socket to large ones.
 const FULL_TO_BULK: u8 = 2;
+/// A bound of a receive that is no bound: large buffers are hardly larger.
+const RECEIVE_LIMIT_BYTES_MAX: usize = 128 * 1024;
 /// Short receives in a row that move it back.
 const SHORT_TO_SMALL: u8 = 32;
 
@@ -32,6 +35,26 @@ impl Engine {
     pub(crate) fn pause(&mut self, id: SocketId) {
         let Some(socket) = self.live(id) else { return };
         socket.wanted = false;
+        if socket.rx == Rx::Multi {
+            self.cancel_receive(id);
+        }
+    }
+
+    /// Takes at most so many bytes at once from now on, one receive at a time; `None` for as much
+    /// as there is. For sockets whose owner pauses them after every few bytes.
+    pub(crate) fn limit_receives(&mut self, id: SocketId, bytes: Option<usize>) {
+        let small_bytes = self.small.capacity();
+        let Some(socket) = self.live(id) else { return };
+        let bytes = bytes.filter(|bytes| *bytes < RECEIVE_LIMIT_BYTES_MAX);
+        let max = bytes.map_or(0, |bytes| u32::try_from(bytes.max(1)).unwrap_or(u32::MAX));
+        if socket.receive_max == max {
+            return;
+        }
+        socket.receive_max = max;
+        socket.streak = 0;
+        if let Some(bytes) = bytes {
+            socket.bulk = bytes > small_bytes;
+        }
         if socket.rx == Rx::Multi {
             self.cancel_receive(id);
         }
@@ -101,7 +124,18 @@ impl Engine {
         }
         socket.ops += 1;
         let fd = types::Fd(socket.fd);
-        let entry = if socket.bulk {
+        let entry = if socket.receive_max > 0 {
+            let (rx, group) = if socket.bulk {
+                (Rx::Once, large)
+            } else {
+                (Rx::OnceSmall, small)
+            };
+            socket.rx = rx;
+            opcode::Recv::new(fd, std::ptr::null_mut(), socket.receive_max)
+                .buf_group(group)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+        } else if socket.bulk {
             socket.rx = Rx::Once;
             opcode::Recv::new(fd, std::ptr::null_mut(), 0)
                 .buf_group(large)
@@ -139,7 +173,9 @@ impl Engine {
         match -result {
             ..0 => {
                 let was_bulk = socket.bulk;
-                socket.judge(len, small_bytes);
+                if socket.receive_max == 0 {
+                    socket.judge(len, small_bytes);
+                }
                 let cancel = socket.bulk && !was_bulk && socket.rx == Rx::Multi;
                 if !more && socket.bulk && cqueue::sock_nonempty(flags) {
                     self.ready.push_back(id);

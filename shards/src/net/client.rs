@@ -10,8 +10,10 @@ use crate::{
     engine::{Buf, Owner, SocketId},
     policy::{
         Millis,
+        admission::{Hold, Visit},
         end::{Refusal, SessionEnd},
         handshake::{Accepted, Context, Handshake, Progress},
+        meter::Meter,
         timer::Armed,
     },
     proto::faketls::client_hello::HelloError,
@@ -31,6 +33,8 @@ pub(super) struct Session {
     pub(super) armed: Armed,
     /// When the present phase is over at the latest. Relays move it lazily.
     pub(super) deadline: Millis,
+    /// Its places, from the moment it is served until its end, whatever that is.
+    pub(super) hold: Option<Hold>,
     pub(super) state: State,
 }
 
@@ -48,6 +52,22 @@ pub(super) enum State {
     Dialing(Box<Dialing>),
     /// Bytes go both ways.
     Relay(Box<Relay>),
+}
+
+impl State {
+    /// The relay that is, or is to be.
+    pub(super) fn relay_mut(&mut self) -> Option<&mut Relay> {
+        match self {
+            Self::Relay(relay) => Some(relay),
+            Self::Dialing(dialing) => Some(dialing.relay_mut()),
+            Self::Handshake(_) | Self::Answering(_) | Self::Refused | Self::Closing => None,
+        }
+    }
+
+    /// Bytes go both ways.
+    pub(super) fn is_relay(&self) -> bool {
+        matches!(self, Self::Relay(_))
+    }
 }
 
 /// Which socket of a session an event belongs to.
@@ -82,9 +102,9 @@ pub(super) fn unpack(owner: Owner) -> (u32, Side) {
 impl Shard {
     /// Takes in a new client.
     pub(super) fn accepted(&mut self, socket: SocketId) {
-        self.core.connections_total += 1;
+        self.totals.core.connections_total += 1;
         if self.sessions.len() >= self.settings.plane.connections_max {
-            self.core.accept_overflow_total += 1;
+            self.totals.core.accept_overflow_total += 1;
             self.engine.close(socket);
             return;
         }
@@ -105,16 +125,17 @@ impl Shard {
         };
         let key = self.sessions.insert(Session {
             client: socket,
-            from: peer.ip(),
+            from: peer.ip().to_canonical(),
             armed: Armed::default(),
             deadline,
+            hold: None,
             state: State::Handshake(Box::default()),
         });
         let key = u32::try_from(key).unwrap_or(u32::MAX);
         self.engine.set_owner(socket, owner(key, Side::Client));
         self.engine.resume(socket);
         self.rearm(key);
-        self.core.connections_current += 1;
+        self.totals.core.connections_current += 1;
     }
 
     /// First byte to authenticated; up to half is added so that the limit is no fingerprint.
@@ -153,6 +174,7 @@ impl Shard {
     }
 
     fn judge(&mut self, handshake: &mut Handshake, bytes: &[u8], from: IpAddr) -> Progress {
+        let visit = self.visit(from);
         let Self {
             settings,
             users,
@@ -160,9 +182,8 @@ impl Shard {
             replay,
             rng,
             keys,
-            core,
             fingerprints,
-            now_unix,
+            totals,
             ..
         } = self;
         let mut random = |out: &mut [u8]| rng.fill(out);
@@ -175,12 +196,11 @@ impl Shard {
                 users,
                 hints,
                 replay,
-                from,
-                now_unix: *now_unix,
+                visit,
                 random: &mut random,
                 public_key: &mut public_key,
-                evicted_early: &mut core.replay_evicted_early_total,
                 fingerprints: settings.plane.fingerprints.then_some(fingerprints),
+                evicted_early: &mut totals.core.replay_evicted_early_total,
             },
         )
     }
@@ -242,22 +262,54 @@ impl Shard {
         self.set_state(key, State::Refused);
     }
 
+    fn visit(&self, from: IpAddr) -> Visit {
+        Visit {
+            from,
+            now: self.now,
+            now_unix: self.now_unix,
+            addresses: self.hot.addresses,
+        }
+    }
+
+    /// Takes the client's places and goes on to its DC, or turns it away.
     fn serve(&mut self, key: u32, accepted: Accepted) {
         let user = accepted.user;
-        let Some(session) = self.sessions.get(key as usize) else {
+        let Some(from) = self.sessions.get(key as usize).map(|session| session.from) else {
             return;
         };
-        let from = session.from;
-        if self.settings.plane.rst_on_close == RstOnClose::Errors {
-            self.engine.close_plainly(session.client);
+        let visit = self.visit(from);
+        let Some(row) = self.users.served(user) else {
+            debug_assert!(false, "accepted by this very table");
+            return self.end(key, SessionEnd::Internal);
+        };
+        let meter = Meter::new(row, &self.nets, from);
+        let expires_at = row.limits.expires_at;
+        match row.enter(user, &visit) {
+            Ok(hold) => {
+                if let Some(session) = self.sessions.get_mut(key as usize) {
+                    session.hold = Some(hold);
+                    if self.settings.plane.rst_on_close == RstOnClose::Errors {
+                        self.engine.close_plainly(session.client);
+                    }
+                }
+            }
+            // The client has seen our answer: silence would be none.
+            Err(why) if accepted.records.is_some() => {
+                let stage = FailureStage::TlsPostServerhelloMtproto;
+                return self.end(key, SessionEnd::Refused(Refusal::User(why, stage)));
+            }
+            Err(why) => {
+                return self.refuse(key, Refusal::User(why, FailureStage::DirectMtproto));
+            }
         }
         if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
             row.current_connections += 1;
-            row.connections_total += 1;
+            row.connections_total += u64::from(self.counts_users);
         }
+        self.watch_expiry(expires_at);
         self.sources.open(user, from, self.now);
-        self.core.sessions_current += 1;
-        self.dial(key, accepted);
+        self.totals.core.sessions_current += 1;
+        self.dial(key, accepted, meter);
     }
 
     fn set_state(&mut self, key: u32, state: State) {

@@ -15,7 +15,10 @@ use std::{
 use super::mailbox::{Mailbox, Order};
 use crate::{
     control::QuotaUse,
-    policy::directory::{Change, Directory, Serial},
+    policy::{
+        directory::{Change, Directory, Serial},
+        nets::NetTable,
+    },
     settings::{HotSettings, UserSettings},
 };
 
@@ -23,10 +26,17 @@ use crate::{
 /// side: no shard ever waits for it.
 pub struct Control {
     directory: Directory,
-    hot: Arc<HotSettings>,
+    globals: Globals,
     mailboxes: Vec<Mailbox>,
     applied: Applied,
     serial: Serial,
+}
+
+/// What applies to all users.
+#[derive(Clone)]
+pub(super) struct Globals {
+    pub(super) hot: Arc<HotSettings>,
+    pub(super) nets: Arc<NetTable>,
 }
 
 /// The number of the update that each shard has applied last.
@@ -36,19 +46,19 @@ pub(super) type Applied = Arc<[AtomicU64]>;
 pub(super) struct Update {
     pub(super) serial: Serial,
     pub(super) change: Change,
-    pub(super) hot: Arc<HotSettings>,
+    pub(super) globals: Globals,
 }
 
 impl Control {
     pub(super) fn new(
         directory: Directory,
-        hot: Arc<HotSettings>,
+        globals: Globals,
         mailboxes: Vec<Mailbox>,
         applied: Applied,
     ) -> Self {
         Self {
             directory,
-            hot,
+            globals,
             mailboxes,
             applied,
             serial: Serial(0),
@@ -64,9 +74,7 @@ impl Control {
         hot: &HotSettings,
         keep_removed: bool,
     ) -> Updating {
-        if *self.hot != *hot {
-            self.hot = Arc::new(hot.clone());
-        }
+        self.globals.set(hot);
         let applied = self.applied_by_all();
         self.serial.0 += 1;
         let change = self
@@ -111,7 +119,7 @@ impl Control {
         let update = Arc::new(Update {
             serial: self.serial,
             change,
-            hot: Arc::clone(&self.hot),
+            globals: self.globals.clone(),
         });
         for mailbox in &self.mailboxes {
             // A shard that has ended has nobody left to update.
@@ -130,6 +138,18 @@ impl Control {
             .map(|(_, applied)| Serial(applied.load(Ordering::Acquire)))
             .min()
             .unwrap_or(self.serial)
+    }
+}
+
+impl Globals {
+    /// Other settings; what is as before stays the same, limits in use among it.
+    fn set(&mut self, hot: &HotSettings) {
+        if self.hot.net_rates != hot.net_rates {
+            self.nets = Arc::new(NetTable::new(&hot.net_rates, &self.nets));
+        }
+        if *self.hot != *hot {
+            self.hot = Arc::new(hot.clone());
+        }
     }
 }
 

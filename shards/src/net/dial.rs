@@ -13,6 +13,7 @@ use crate::{
         Millis,
         end::SessionEnd,
         handshake::Accepted,
+        meter::{Direction, Meter},
         upstream::{Dial, Step, is_hard_error},
     },
     proto::{dc::Resolved, obfuscated2::dc_header},
@@ -34,7 +35,7 @@ const PENDING_BYTES_MAX: usize = 64 * 1024;
 
 impl Shard {
     /// Starts reaching the client's DC.
-    pub(super) fn dial(&mut self, key: u32, accepted: Accepted) {
+    pub(super) fn dial(&mut self, key: u32, accepted: Accepted, meter: Option<Box<Meter>>) {
         let settings = self.settings.clone();
         let wanted = accepted.opening.dc;
         let fast = settings.upstream.fast_mode;
@@ -51,13 +52,15 @@ impl Shard {
         let mut early = accepted.early;
         relay.encrypt_up(&mut early);
         pending.extend_from_slice(&early);
-        self.count_up(relay.user, early.len());
+        relay.meter = meter;
+        let (user, early_bytes) = (relay.user, early.len());
+        let fits = relay.charge(Direction::Up, early_bytes, self.now);
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
         let Resolved::Found(found) = settings.upstream.dcs.resolve(wanted) else {
             session.state = State::Relay(relay);
-            self.core.unknown_dc_total += 1;
+            self.totals.core.unknown_dc_total += 1;
             self.note_unknown_dc(wanted.0);
             return self.end(key, SessionEnd::UnknownDc);
         };
@@ -72,9 +75,15 @@ impl Shard {
             paused: false,
         }));
         if !known {
-            self.core.unknown_dc_total += 1;
+            self.totals.core.unknown_dc_total += 1;
             self.note_unknown_dc(wanted.0);
         }
+        self.bound_receives(key);
+        if !fits {
+            return self.end(key, SessionEnd::Quota);
+        }
+        self.count_up(user, early_bytes);
+        self.wait_if_ahead(key);
         self.try_connect(key);
     }
 
@@ -183,6 +192,8 @@ impl Shard {
         let client = session.client;
         relay.dc = socket;
         relay.last_active = self.now;
+        let _ = relay.up.is_paid(self.now);
+        let open = relay.up.is_open();
         session.state = State::Relay(relay);
         if let Some(addr) = dial.addr() {
             self.upstream
@@ -190,12 +201,14 @@ impl Shard {
         }
         dial.count(true, self.now, &mut self.upstream_counters);
         self.upstream.cycle_ended(true, &self.settings.upstream);
-        self.core.sessions_total += 1;
+        self.totals.core.sessions_total += 1;
         self.engine.send_bytes(socket, pending.into_boxed_slice());
         self.engine.resume(socket);
-        if paused {
+        self.bound_receives(key);
+        if paused && open {
             self.engine.resume(client);
         }
+        self.hold_back(key, Side::Client);
         let idle = self.now.after(self.settings.timeouts.idle);
         self.set_deadline(key, idle);
         if client_ended {
@@ -215,6 +228,9 @@ impl Shard {
         let Some(len) = dialing.relay.take_up(&mut buf, &mut dialing.client_ended) else {
             return self.end(key, SessionEnd::Done);
         };
+        if !dialing.relay.charge(Direction::Up, len, self.now) {
+            return self.end(key, SessionEnd::Quota);
+        }
         dialing.pending.extend_from_slice(buf.bytes());
         let user = dialing.relay.user;
         if dialing.pending.len() > PENDING_BYTES_MAX {
@@ -222,6 +238,18 @@ impl Shard {
             self.engine.pause(client);
         }
         self.count_up(user, len);
+        self.wait_if_ahead(key);
+    }
+
+    /// A client ahead of its rate is not read before its relay begins.
+    fn wait_if_ahead(&mut self, key: u32) {
+        if let Some(session) = self.sessions.get_mut(key as usize)
+            && let State::Dialing(dialing) = &mut session.state
+            && dialing.relay.up.until.is_some()
+        {
+            dialing.paused = true;
+            self.engine.pause(session.client);
+        }
     }
 
     fn dialing(
@@ -251,5 +279,10 @@ impl Dialing {
     /// The relay it was to become.
     pub(super) fn relay(&self) -> &Relay {
         &self.relay
+    }
+
+    /// The same, to be changed.
+    pub(super) fn relay_mut(&mut self) -> &mut Relay {
+        &mut self.relay
     }
 }

@@ -4,12 +4,15 @@
 mod client;
 mod control;
 mod dial;
+mod expiry;
 mod mailbox;
+mod pace;
 mod probing;
 mod relay;
 mod shard;
 mod sources;
 mod start;
+mod tally;
 mod update;
 
 pub use self::control::{Control, Updating};

@@ -9,7 +9,14 @@ use super::{
 };
 use crate::{
     engine::{Buf, SocketId},
-    policy::{Millis, end::SessionEnd, handshake::Accepted, users::UserId},
+    policy::{
+        Millis,
+        end::SessionEnd,
+        handshake::Accepted,
+        meter::{Charged, Direction, Flow, Meter},
+        timer::Armed,
+        users::UserId,
+    },
     proto::{
         crypto::CtrStream,
         faketls::record::{self, RecordReader},
@@ -24,31 +31,73 @@ pub(super) struct Relay {
     c2p: CtrStream,
     p2d: CtrStream,
     /// Downlink ciphers, DC first; none in fast mode.
-    down: Option<Box<(CtrStream, CtrStream)>>,
+    ciphers_down: Option<Box<(CtrStream, CtrStream)>>,
     /// Set for FakeTLS.
     records: Option<RecordReader>,
     pub(super) last_active: Millis,
+    /// Limits on its bytes, if it has any.
+    pub(super) meter: Option<Box<Meter>>,
+    /// Why the client is not read.
+    pub(super) up: Flow,
+    /// Why the DC is not read.
+    pub(super) down: Flow,
+    /// Its entry among the timers of those that are ahead of their rate.
+    pub(super) pace: Armed,
     client_ended: bool,
-    dc_ended: bool,
+    pub(super) dc_ended: bool,
     /// Our end towards the client is sent; nothing more will be.
     client_finished: bool,
 }
 
 impl Relay {
     pub(super) fn new(accepted: &Accepted, header: &DcHeader, fast: bool, now: Millis) -> Self {
-        let down = (!fast).then(|| Box::new((header.d2p.clone(), accepted.keys.p2c())));
+        let ciphers_down = (!fast).then(|| Box::new((header.d2p.clone(), accepted.keys.p2c())));
         Self {
             dc: SocketId::NONE,
             user: accepted.user,
             c2p: accepted.keys.c2p.clone(),
             p2d: header.p2d.clone(),
-            down,
+            ciphers_down,
             records: accepted.records,
             last_active: now,
+            meter: None,
+            up: Flow::default(),
+            down: Flow::default(),
+            pace: Armed::default(),
             client_ended: false,
             dc_ended: false,
             client_finished: false,
         }
+    }
+
+    /// The state of one direction.
+    pub(super) fn flow_mut(&mut self, direction: Direction) -> &mut Flow {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    /// Charges bytes before they go on; false when they may not.
+    #[must_use]
+    pub(super) fn charge(&mut self, direction: Direction, bytes: usize, now: Millis) -> bool {
+        let Some(meter) = &self.meter else {
+            return true;
+        };
+        match meter.charge(direction, bytes, now) {
+            Charged::Pass => true,
+            Charged::Pause(until) => {
+                self.flow_mut(direction).until = Some(until);
+                true
+            }
+            Charged::Spent => false,
+        }
+    }
+
+    /// When something last moved, or will: who waits for their rate is not idle.
+    fn last_move(&self) -> Millis {
+        let waits = [self.up.until, self.down.until].into_iter().flatten();
+        waits.fold(self.last_active, Millis::max)
     }
 
     /// From the client's keys to the DC's.
@@ -97,13 +146,22 @@ impl Shard {
         // leaves the flush to the client alone.
         let (client, dc, user) = (*client, relay.dc, relay.user);
         if len > 0 {
+            // What comes for a DC that is gone goes nowhere, and is not charged.
+            if dc != SocketId::NONE && !relay.charge(Direction::Up, len, self.now) {
+                return self.end(key, SessionEnd::Quota);
+            }
+            let ahead = relay.up.until.is_some();
             self.engine.send(dc, buf);
             if self.engine.queued(dc) > self.settings.plane.buffers.queue_bytes_max {
+                self.stall(key, Direction::Up);
                 self.engine.pause(client);
                 self.engine.notify_writable(dc);
-                self.core.backpressure_total += 1;
+                self.totals.core.backpressure_total += 1;
             }
             self.count_up(user, len);
+            if ahead {
+                self.hold_back(key, Side::Client);
+            }
         }
         if ended {
             self.client_ended(key);
@@ -125,7 +183,11 @@ impl Shard {
             return;
         }
         relay.last_active = self.now;
-        if let Some(down) = &mut relay.down {
+        if !relay.charge(Direction::Down, buf.len(), self.now) {
+            return self.end(key, SessionEnd::Quota);
+        }
+        let ahead = relay.down.until.is_some();
+        if let Some(down) = &mut relay.ciphers_down {
             both(&mut down.0, &mut down.1, buf.bytes_mut());
         }
         let (client, dc, user, len) = (*client, relay.dc, relay.user, buf.len());
@@ -135,43 +197,60 @@ impl Shard {
             self.engine.send(client, buf);
         }
         if self.engine.queued(client) > self.settings.plane.buffers.queue_bytes_max {
+            self.stall(key, Direction::Down);
             self.engine.pause(dc);
             self.engine.notify_writable(client);
-            self.core.backpressure_total += 1;
+            self.totals.core.backpressure_total += 1;
         }
-        self.core.octets_to_client_total += len as u64;
-        if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
+        self.totals.core.octets_to_client_total += len as u64;
+        if self.counts_users
+            && let Some(row) = self.user_rows.get_mut(user.0 as usize)
+        {
             row.octets_to_client += len as u64;
+        }
+        if ahead {
+            self.hold_back(key, Side::Dc);
+        }
+    }
+
+    /// Notes that the other side takes no more for now.
+    fn stall(&mut self, key: u32, direction: Direction) {
+        if let Some(session) = self.sessions.get_mut(key as usize)
+            && let State::Relay(relay) = &mut session.state
+        {
+            relay.flow_mut(direction).stalled = true;
         }
     }
 
     /// Counts uplink payload.
     pub(super) fn count_up(&mut self, user: UserId, len: usize) {
-        self.core.octets_from_client_total += len as u64;
-        if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
+        self.totals.core.octets_from_client_total += len as u64;
+        if self.counts_users
+            && let Some(row) = self.user_rows.get_mut(user.0 as usize)
+        {
             row.octets_from_client += len as u64;
         }
     }
 
-    /// A stalled side takes bytes again: its source is read again.
+    /// A stalled side takes bytes again: its source is read again, unless it is ahead of its rate.
     pub(super) fn writable(&mut self, key: u32, side: Side) {
         let Some(Session {
             client,
             state: State::Relay(relay),
             ..
-        }) = self.sessions.get(key as usize)
+        }) = self.sessions.get_mut(key as usize)
         else {
             return;
         };
-        let source = if side == Side::Client {
-            if relay.dc_ended {
-                return;
-            }
-            relay.dc
+        let (flow, source) = if side == Side::Client {
+            (&mut relay.down, relay.dc)
         } else {
-            *client
+            (&mut relay.up, *client)
         };
-        self.engine.resume(source);
+        flow.stalled = false;
+        if flow.is_open() && !(side == Side::Client && relay.dc_ended) {
+            self.engine.resume(source);
+        }
     }
 
     /// The client will send no more: pass that on, and give the DC a while to finish.
@@ -227,6 +306,7 @@ impl Shard {
         let dc = std::mem::replace(&mut relay.dc, SocketId::NONE);
         let told = relay.dc_ended;
         // Nobody is waited for any more: the client is read, to hear of its end.
+        relay.up = Flow::default();
         self.engine.resume(*client);
         self.engine.close(dc);
         if !told {
@@ -266,7 +346,7 @@ impl Shard {
         let closing = relay.client_ended || relay.dc_ended;
         if !closing || (relay.dc_ended && !relay.client_finished) {
             // Bytes may still flow: only silence ends it.
-            session.deadline = relay.last_active.after(idle);
+            session.deadline = relay.last_move().after(idle);
         }
         if session.deadline > self.now {
             return self.rearm(key);

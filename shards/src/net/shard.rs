@@ -19,22 +19,21 @@ use super::{
     mailbox::{Inbox, Order, Question},
     probing::Probing,
     sources::Sources,
+    tally::{Switch, Totals},
 };
 use crate::{
-    control::ShardSnapshot,
-    counters::{
-        BadClass, CoreCounters, FailureClass, FailureStage, UpstreamCounters, UserCounters,
-    },
+    counters::{UpstreamCounters, UserCounters},
     engine::{Engine, Event, SocketId},
     keys::KeyPool,
     policy::{
         Millis,
         end::SessionEnd,
         fingerprints::Fingerprints,
+        nets::NetTable,
         replay::ReplayStore,
         timer::Timers,
         upstream::Upstream,
-        users::{Hints, UserId, UserTable},
+        users::{Hints, UserTable},
     },
     settings::{HotSettings, Parking, Settings},
 };
@@ -46,6 +45,7 @@ pub(super) struct Shard {
     pub(super) engine: Engine,
     pub(super) users: Arc<UserTable>,
     pub(super) hot: Arc<HotSettings>,
+    pub(super) nets: Arc<NetTable>,
     pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
     pub(super) sessions: Slab<Session>,
@@ -53,20 +53,24 @@ pub(super) struct Shard {
     pub(super) hints: Hints,
     pub(super) upstream: Upstream,
     pub(super) probing: Probing,
-    pub(super) core: CoreCounters,
+    pub(super) totals: Totals,
+    pub(super) telemetry: Switch,
     pub(super) upstream_counters: UpstreamCounters,
     pub(super) user_rows: Vec<UserCounters>,
+    /// Totals of users are counted; their gauges are in any case.
+    pub(super) counts_users: bool,
     pub(super) unknown_dcs: HashSet<i16>,
     pub(super) fingerprints: Fingerprints,
     pub(super) rng: StdRng,
     pub(super) keys: KeyPool,
     pub(super) now: Millis,
     pub(super) now_unix: u64,
-    bad_by_class: [u64; BadClass::COUNT],
-    failures_by_class: [u64; FailureClass::COUNT],
-    failures_by_stage: [u64; FailureStage::COUNT],
     started: Instant,
     timers: Timers,
+    /// When sessions that are ahead of their rate are read again.
+    pub(super) paces: Timers,
+    /// When the time of a user with sessions here is over, Unix seconds.
+    pub(super) next_expiry: Option<u64>,
     timer_set: Option<Millis>,
     listeners: Vec<SocketId>,
     /// Listeners that ran out of descriptors, and when they are tried again.
@@ -83,8 +87,11 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) users: Arc<UserTable>,
     pub(super) hot: Arc<HotSettings>,
+    pub(super) nets: Arc<NetTable>,
     pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
+    /// The zero of all shards' clocks: what they share has times in it.
+    pub(super) started: Instant,
 }
 
 /// Pause after accepting ran out of descriptors.
@@ -107,14 +114,17 @@ impl Shard {
             settings: Rc::new(parts.settings),
             engine,
             users: parts.users,
+            counts_users: parts.hot.telemetry.user,
             hot: parts.hot,
+            nets: parts.nets,
             applied: parts.applied,
             replay: parts.replay,
             sessions: Slab::new(),
             sources: Sources::default(),
             hints: Hints::default(),
             upstream: Upstream::default(),
-            core: CoreCounters::default(),
+            totals: Totals::default(),
+            telemetry: Switch::default(),
             upstream_counters: UpstreamCounters::default(),
             user_rows: vec![UserCounters::default(); users],
             unknown_dcs: HashSet::new(),
@@ -123,11 +133,10 @@ impl Shard {
             keys,
             now: Millis(0),
             now_unix: 0,
-            bad_by_class: [0; BadClass::COUNT],
-            failures_by_class: [0; FailureClass::COUNT],
-            failures_by_stage: [0; FailureStage::COUNT],
-            started: Instant::now(),
+            started: parts.started,
             timers: Timers::default(),
+            paces: Timers::default(),
+            next_expiry: None,
             timer_set: None,
             listeners,
             resting: Vec::new(),
@@ -136,6 +145,8 @@ impl Shard {
             stopping: false,
         };
         shard.tell_time();
+        let counted = shard.counted();
+        shard.telemetry.set(shard.hot.telemetry.core, &counted);
         shard
     }
 
@@ -282,6 +293,8 @@ impl Shard {
             }
         }
         self.tidy_timers();
+        self.run_paces();
+        self.run_expiry();
         self.run_probes();
         self.wake_listeners();
         if self.drain_until.is_some_and(|until| until <= self.now) {
@@ -307,6 +320,8 @@ impl Shard {
         let resting = self.resting.iter().map(|(_, at)| *at).min();
         let candidates = [
             self.timers.next(),
+            self.paces.next(),
+            self.expiry_timer(),
             resting,
             self.drain_until,
             self.probing.next(),
@@ -323,11 +338,13 @@ impl Shard {
     }
 
     fn rest(&mut self, listener: SocketId, errno: i32) {
-        if self.core.accept_errors_total.is_power_of_two() || self.core.accept_errors_total == 0 {
+        if self.totals.core.accept_errors_total.is_power_of_two()
+            || self.totals.core.accept_errors_total == 0
+        {
             let error = io::Error::from_raw_os_error(errno);
             tracing::warn!(%error, "cannot accept; raise `ulimit -n` or LimitNOFILE if this lasts");
         }
-        self.core.accept_errors_total += 1;
+        self.totals.core.accept_errors_total += 1;
         self.resting.push((listener, self.now.after(ACCEPT_REST)));
     }
 
@@ -385,22 +402,6 @@ impl Shard {
         self.stopping || (self.drain_until.is_some() && self.sessions.is_empty())
     }
 
-    /// Counts how a connection ended; once for each.
-    pub(super) fn count_end(&mut self, end: SessionEnd) {
-        if let Some(class) = end.bad_class() {
-            self.core.connections_bad_total += 1;
-            self.bad_by_class[class as usize] += 1;
-        }
-        if let Some((class, stage)) = end.failure() {
-            self.failures_by_class[class as usize] += 1;
-            self.failures_by_stage[stage as usize] += 1;
-        }
-        self.core.handshake_timeouts_total += u64::from(end.is_handshake_timeout());
-        self.core.sessions_idle_closed_total += u64::from(end == SessionEnd::Idle);
-        self.core.sessions_removed_closed_total += u64::from(end == SessionEnd::Removed);
-        self.core.internal_errors_total += u64::from(end == SessionEnd::Internal);
-    }
-
     /// Counts the end and closes both sockets.
     pub(super) fn end(&mut self, key: u32, end: SessionEnd) {
         self.count_end(end);
@@ -413,43 +414,26 @@ impl Shard {
             return;
         };
         self.engine.close(session.client);
-        self.core.connections_current -= 1;
-        let (dc, user) = match &session.state {
-            State::Relay(relay) => (relay.dc, relay.user),
-            State::Dialing(dialing) => (dialing.socket(), dialing.relay().user),
-            State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => return,
-        };
-        self.engine.close(dc);
-        self.core.sessions_current -= 1;
-        self.leave(user, &session);
-    }
-
-    fn leave(&mut self, user: UserId, session: &Session) {
-        if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
+        self.totals.core.connections_current -= 1;
+        match &session.state {
+            State::Relay(relay) => self.engine.close(relay.dc),
+            State::Dialing(dialing) => self.engine.close(dialing.socket()),
+            State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => {}
+        }
+        let Some(hold) = session.hold else { return };
+        self.totals.core.sessions_current -= 1;
+        if let Some(row) = self.user_rows.get_mut(hold.user.0 as usize) {
             row.current_connections = row.current_connections.saturating_sub(1);
         }
-        let window = self.hot.addresses.window;
-        self.sources.close(user, session.from, self.now, window);
+        let rules = self.hot.addresses;
+        self.sources
+            .close(hold.user, session.from, self.now, rules.window);
+        hold.leave(&rules, self.now);
     }
 
-    fn snapshot(&mut self) -> ShardSnapshot {
-        let stats = self.engine.stats();
-        let mut core = self.core;
-        core.buffers_exhausted_total = stats.starved;
-        core.spilled_bytes_total = stats.spilled_bytes;
-        ShardSnapshot {
-            shard: self.index,
-            core,
-            upstream: self.upstream_counters,
-            bad_by_class: self.bad_by_class,
-            failures_by_class: self.failures_by_class,
-            failures_by_stage: self.failures_by_stage,
-            users: self.user_rows.clone(),
-            user_ips: self.sources.rows(self.now, self.hot.addresses.window),
-            upstreams: vec![self.upstream.row(self.now)],
-            accepting: !self.listeners.is_empty(),
-            ..ShardSnapshot::default()
-        }
+    /// New clients are let in.
+    pub(super) fn is_accepting(&self) -> bool {
+        !self.listeners.is_empty()
     }
 
     /// A probe's owner key for the engine.

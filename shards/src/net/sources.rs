@@ -1,6 +1,10 @@
 //! Which addresses each user's sessions of this shard come from.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use crate::{
     control::UserIpRow,
@@ -57,6 +61,12 @@ impl Sources {
                 }
             }
         }
+    }
+
+    /// Users are gone, and their sessions with them.
+    pub(super) fn forget(&mut self, users: &HashSet<UserId>) {
+        self.rows.retain(|(user, _), _| !users.contains(user));
+        self.idle = self.rows.values().filter(|row| row.active == 0).count();
     }
 
     /// Live rows, and idle ones within the window.

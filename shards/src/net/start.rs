@@ -14,7 +14,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use thiserror::Error;
 
 use super::{
-    control::{Applied, Control},
+    control::{Applied, Control, Globals},
     mailbox::Mailbox,
     shard::{Parts, Shard},
 };
@@ -24,7 +24,7 @@ use crate::{
         Engine, EngineSettings, ListenOptions, check_free, listen, needs_program, probe::explain,
         steer_by_cpu,
     },
-    policy::{directory::Directory, replay::ReplayStore},
+    policy::{directory::Directory, nets::NetTable, replay::ReplayStore},
     settings::{ListenerSettings, RstOnClose, Settings},
 };
 
@@ -77,6 +77,8 @@ pub fn start(settings: Settings) -> Result<Plane, StartError> {
     ));
     let directory = Directory::new(&settings.users);
     let hot = Arc::new(settings.hot.clone());
+    let nets = Arc::new(NetTable::new(&hot.net_rates, &NetTable::default()));
+    let started = Instant::now();
     let shards = settings.plane.cores.iter();
     let applied: Applied = shards.map(|_| AtomicU64::new(0)).collect();
     let (tell, events) = async_channel::unbounded();
@@ -92,7 +94,9 @@ pub fn start(settings: Settings) -> Result<Plane, StartError> {
             settings: settings.clone(),
             users: directory.table(),
             hot: Arc::clone(&hot),
+            nets: Arc::clone(&nets),
             applied: Arc::clone(&applied),
+            started,
             replay: Arc::clone(&replay),
         };
         match spawn(parts, *core, sockets, tell.clone()) {
@@ -108,7 +112,12 @@ pub fn start(settings: Settings) -> Result<Plane, StartError> {
             }
         }
     }
-    plane.control = Some(Control::new(directory, hot, plane.mailboxes(), applied));
+    plane.control = Some(Control::new(
+        directory,
+        Globals { hot, nets },
+        plane.mailboxes(),
+        applied,
+    ));
     // Nobody is told of a start that has failed, so this comes last.
     drop(tell.try_send(PlaneEvent::Listening));
     Ok(plane)

@@ -252,6 +252,12 @@ impl Draft {
                     self.rows[index] = Some(row);
                     return;
                 }
+                if row.limits.rate != limits.rate {
+                    row.gauge.rates.reset();
+                }
+                if limits.unique_ips_max == 0 {
+                    row.gauge.addresses.forget_idle();
+                }
                 Row {
                     // Two compressions each, which at every update would be most of its cost.
                     hmac: if same_secret {
@@ -309,4 +315,4 @@ fn id_at(index: usize) -> UserId {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -30,6 +30,10 @@ pub(crate) enum SessionEnd {
     Idle,
     /// Its user is gone or disabled.
     Removed,
+    /// Its user's time is over.
+    Expired,
+    /// Its bytes do not fit its user's quota.
+    Quota,
     /// The process is going down.
     Shutdown,
     /// An invariant was broken; counted, never expected.
@@ -61,6 +65,23 @@ pub(crate) enum Refusal {
     ObfuscatedMode,
     /// The header was seen before.
     ObfuscatedReplay,
+    /// The user is known and may not come in; where that showed.
+    User(UserRefusal, FailureStage),
+}
+
+/// Why a client whose user is known may not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UserRefusal {
+    /// The user's time is over.
+    Expired,
+    /// The quota is used up.
+    Quota,
+    /// As many sessions as allowed are open.
+    Connections,
+    /// As many addresses as allowed count.
+    Addresses,
+    /// Not from this address.
+    Source,
 }
 
 impl SessionEnd {
@@ -75,6 +96,8 @@ impl SessionEnd {
             | Self::Done
             | Self::Idle
             | Self::Removed
+            | Self::Expired
+            | Self::Quota
             | Self::Shutdown
             | Self::Internal => None,
         }
@@ -104,6 +127,8 @@ impl SessionEnd {
             | Self::Done
             | Self::Idle
             | Self::Removed
+            | Self::Expired
+            | Self::Quota
             | Self::Shutdown
             | Self::Internal => None,
         }
@@ -127,6 +152,11 @@ impl Refusal {
             Self::TlsInner | Self::TlsInnerMode => BadClass::TlsInner,
             Self::ObfuscatedAuth | Self::ObfuscatedMode => BadClass::ObfuscatedAuth,
             Self::ObfuscatedReplay => BadClass::ObfuscatedReplay,
+            Self::User(UserRefusal::Expired, _) => BadClass::UserExpired,
+            Self::User(UserRefusal::Quota, _) => BadClass::UserQuota,
+            Self::User(UserRefusal::Connections, _) => BadClass::UserConnections,
+            Self::User(UserRefusal::Addresses, _) => BadClass::UserAddresses,
+            Self::User(UserRefusal::Source, _) => BadClass::UserSource,
         }
     }
 
@@ -149,6 +179,14 @@ impl Refusal {
             Self::ObfuscatedAuth => (FailureClass::AuthFailed, FailureStage::DirectMtproto),
             Self::ObfuscatedMode => (FailureClass::ModeDisabled, FailureStage::DirectMtproto),
             Self::ObfuscatedReplay => (FailureClass::Replay, FailureStage::DirectMtproto),
+            Self::User(UserRefusal::Source, stage) => (FailureClass::SourceDenied, stage),
+            Self::User(
+                UserRefusal::Expired
+                | UserRefusal::Quota
+                | UserRefusal::Connections
+                | UserRefusal::Addresses,
+                stage,
+            ) => (FailureClass::UserLimit, stage),
         }
     }
 }

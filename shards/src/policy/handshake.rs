@@ -7,9 +7,8 @@
 //!
 //! Source: protocol.md 3, 6, 7.2.
 
-use std::net::IpAddr;
-
 use super::{
+    admission::Visit,
     end::Refusal,
     fingerprints::Fingerprints,
     replay::{KeyKind, ReplayStore, Seen},
@@ -61,8 +60,7 @@ pub(crate) struct Context<'a> {
     pub(crate) users: &'a UserTable,
     pub(crate) hints: &'a mut Hints,
     pub(crate) replay: &'a ReplayStore,
-    pub(crate) from: IpAddr,
-    pub(crate) now_unix: u64,
+    pub(crate) visit: Visit,
     /// Fills with unguessable bytes.
     pub(crate) random: &'a mut dyn FnMut(&mut [u8]),
     /// Makes an X25519 public key.
@@ -164,25 +162,29 @@ impl Handshake {
         }
         let random = zero_random(&mut self.seen);
         let seen = &self.seen;
-        let found = ctx.hints.find(ctx.users, ctx.from, |user| {
+        let found = ctx.hints.find(ctx.users, ctx.visit.from, |user| {
             verify(seen, &random, ctx.users.hmac(user)?)
         });
         if let Some(fingerprints) = &mut ctx.fingerprints {
             let user = found.as_ref().map(|(user, _)| *user);
-            fingerprints.note(&self.seen, ctx.from, user, ctx.now_unix);
+            fingerprints.note(&self.seen, ctx.visit.from, user, ctx.visit.now_unix);
         }
         let Some((user, timestamp)) = found else {
             return Progress::Refused(Refusal::TlsDigest);
         };
         if let Err(HelloError::Skew { skew_secs, .. }) =
-            check_skew(timestamp, ctx.now_unix, ctx.tls.skew_secs_max)
+            check_skew(timestamp, ctx.visit.now_unix, ctx.tls.skew_secs_max)
         {
             return Progress::Refused(Refusal::TlsSkew { skew_secs });
+        }
+        // Before anything that a wrong secret would not lead to.
+        if let Some(refused) = judge_user(user, FailureStage::TlsCore, ctx) {
+            return refused;
         }
         // Before the answer, and in one step with the test: of two copies at once one wins.
         match ctx
             .replay
-            .insert(KeyKind::Hello, &replay_key(&random), ctx.now_unix)
+            .insert(KeyKind::Hello, &replay_key(&random), ctx.visit.now_unix)
         {
             Seen::Before => return Progress::Refused(Refusal::TlsReplay),
             Seen::Fresh { evicted_early } => *ctx.evicted_early += u64::from(evicted_early),
@@ -195,7 +197,7 @@ impl Handshake {
             return Progress::Refused(Refusal::TlsDigest);
         };
         let flight = server_flight(&fields, &random, hmac, ctx);
-        ctx.hints.learn(user, ctx.from);
+        ctx.hints.learn(user, ctx.visit.from);
         self.seen = Vec::new();
         self.phase = Phase::Inner {
             user,
@@ -209,10 +211,13 @@ impl Handshake {
             return Progress::More;
         };
         let key = obfuscated2::replay_key(header);
-        if ctx.replay.contains(KeyKind::Header, key, ctx.now_unix) {
+        if ctx
+            .replay
+            .contains(KeyKind::Header, key, ctx.visit.now_unix)
+        {
             return Progress::Refused(Refusal::ObfuscatedReplay);
         }
-        let found = ctx.hints.find(ctx.users, ctx.from, |user| {
+        let found = ctx.hints.find(ctx.users, ctx.visit.from, |user| {
             obfuscated2::open(header, ctx.users.secret(user)?)
         });
         let Some((user, opening)) = found else {
@@ -221,7 +226,10 @@ impl Handshake {
         if !opening.is_served(ctx.modes, false) {
             return Progress::Refused(Refusal::ObfuscatedMode);
         }
-        match ctx.replay.insert(KeyKind::Header, key, ctx.now_unix) {
+        if let Some(refused) = judge_user(user, FailureStage::DirectMtproto, ctx) {
+            return refused;
+        }
+        match ctx.replay.insert(KeyKind::Header, key, ctx.visit.now_unix) {
             Seen::Before => return Progress::Refused(Refusal::ObfuscatedReplay),
             Seen::Fresh { evicted_early } => *ctx.evicted_early += u64::from(evicted_early),
         }
@@ -229,7 +237,7 @@ impl Handshake {
             return Progress::Refused(Refusal::ObfuscatedAuth);
         };
         let keys = obfuscated2::client_keys(header, secret);
-        ctx.hints.learn(user, ctx.from);
+        ctx.hints.learn(user, ctx.visit.from);
         self.accepted(user, opening, keys, None, false)
     }
 
@@ -259,7 +267,7 @@ impl Handshake {
             return Progress::Close(Refusal::TlsInnerMode, &[]);
         }
         let key = obfuscated2::replay_key(header);
-        match ctx.replay.insert(KeyKind::Header, key, ctx.now_unix) {
+        match ctx.replay.insert(KeyKind::Header, key, ctx.visit.now_unix) {
             Seen::Before => return Progress::Close(Refusal::TlsInner, &[]),
             Seen::Fresh { evicted_early } => *ctx.evicted_early += u64::from(evicted_early),
         }
@@ -286,6 +294,12 @@ impl Handshake {
             ended,
         }))
     }
+}
+
+/// A user who may not come in now: like a stranger, as long as nothing was answered.
+fn judge_user(user: UserId, stage: FailureStage, ctx: &Context<'_>) -> Option<Progress> {
+    let why = ctx.users.served(user)?.admits(&ctx.visit).err()?;
+    Some(Progress::Refused(Refusal::User(why, stage)))
 }
 
 /// A missing or unreadable SNI is not unknown: such clients are served (protocol.md 7.4).

@@ -1,7 +1,8 @@
 //! What one user may, and the counters that all shards share to hold them to it.
 //!
-//! Not here: who is asked when (`net`), which user it is (`users.rs`). A [`Gauge`] is made of
-//! atomics only, so a limit is exact on any number of shards and nobody waits for anybody.
+//! Not here: who is asked when (`admission.rs`, `meter.rs`), which user it is (`users.rs`). A
+//! [`Gauge`] is made of atomics, so a limit is exact on any number of shards and nobody waits for
+//! anybody; only the set of addresses is more than that, see `addresses.rs`.
 
 use std::{
     net::IpAddr,
@@ -13,6 +14,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::{addresses::AddressSet, nets::Pair};
 use crate::settings::{RateSettings, UserSettings};
 
 /// Limits of one user, as configured.
@@ -44,7 +46,6 @@ impl Limits {
         }
     }
 
-    #[expect(dead_code, reason = "asked by the handshake, which follows")]
     /// Whether `from` lies in a net that is refused.
     pub(crate) fn denies(&self, from: IpAddr) -> bool {
         self.source_deny
@@ -52,7 +53,6 @@ impl Limits {
             .is_some_and(|nets| nets.iter().any(|net| net.contains(&from)))
     }
 
-    #[expect(dead_code, reason = "asked by the handshake, which follows")]
     /// Whether the user's time is over.
     pub(crate) fn is_expired(&self, now_unix: u64) -> bool {
         self.expires_at
@@ -65,6 +65,8 @@ impl Limits {
 pub(crate) struct Gauge {
     sessions: AtomicU64,
     used_bytes: AtomicU64,
+    pub(crate) rates: Pair,
+    pub(crate) addresses: AddressSet,
 }
 
 impl Gauge {
@@ -76,9 +78,45 @@ impl Gauge {
         }
     }
 
+    /// Takes a place for a session, of at most `max` (0: any number). Counts in any case, so that a
+    /// limit set later is right.
+    pub(crate) fn take_session(&self, max: u64) -> bool {
+        let below = |open: u64| (max == 0 || open < max).then(|| open + 1);
+        self.sessions
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, below)
+            .is_ok()
+    }
+
+    /// Gives a place back.
+    pub(crate) fn return_session(&self) {
+        let before = self.sessions.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "a place was given back twice");
+    }
+
     /// Sessions now open.
     pub(crate) fn sessions(&self) -> u64 {
         self.sessions.load(Ordering::Acquire)
+    }
+
+    /// Uses so many bytes of the quota. When they do not fit, what is left of it is used up and
+    /// false comes back: nobody else can begin a session that could only end like this one.
+    pub(crate) fn use_quota(&self, bytes: u64, quota: u64) -> bool {
+        let mut used = self.used_bytes.load(Ordering::Relaxed);
+        loop {
+            let next = used.checked_add(bytes).filter(|next| *next <= quota);
+            // A quota that was lowered: what was used stays.
+            let set = next.unwrap_or_else(|| used.max(quota));
+            let swapped = self.used_bytes.compare_exchange_weak(
+                used,
+                set,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match swapped {
+                Ok(_) => return next.is_some(),
+                Err(seen) => used = seen,
+            }
+        }
     }
 
     /// Quota used.
@@ -91,3 +129,6 @@ impl Gauge {
         self.used_bytes.swap(0, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

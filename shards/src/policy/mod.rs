@@ -3,17 +3,22 @@
 //! State plus `now` in, a verdict out. No sockets, no clock, no randomness of its own: `net` hands
 //! all of it in, so that every rule can be tested in virtual time.
 
+pub(crate) mod addresses;
+pub(crate) mod admission;
 pub(crate) mod directory;
 pub(crate) mod end;
 pub(crate) mod fingerprints;
 pub(crate) mod handshake;
 pub(crate) mod limits;
+pub(crate) mod meter;
+pub(crate) mod nets;
+pub(crate) mod rates;
 pub(crate) mod replay;
 pub(crate) mod timer;
 pub(crate) mod upstream;
 pub(crate) mod users;
 
-/// Milliseconds since the shard started.
+/// Milliseconds since the plane started: the same on all shards, but for the length of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Millis(pub(crate) u64);
 

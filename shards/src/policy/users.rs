@@ -1,8 +1,9 @@
 //! Users and their secrets, and in which order secrets are tried on a newcomer.
 //!
 //! A table is built once per configuration (`directory.rs`) and shared read-only by all shards. The
-//! order is each shard's own: who came last from this address, from its neighbourhood, lately from anywhere, then
-//! all others (protocol.md 3.6).
+//! order is each shard's own: who came last from this address, from its neighbourhood, lately from
+//! anywhere, then all others (protocol.md 3.6). It is an order only: a hint that is out of date, or
+//! about an id that has another user by now, costs one trial of a secret.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -185,7 +186,7 @@ fn neighbourhood(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::directory::tests::user;
+    use crate::settings::UserSettings;
 
     fn table(count: usize) -> UserTable {
         let row = |index| {
@@ -194,7 +195,7 @@ mod tests {
                 hmac: HmacKey::new(&secret),
                 secret,
                 standing: Standing::Served,
-                limits: Limits::new(&user("")),
+                limits: Limits::new(&UserSettings::unlimited("")),
                 gauge: Arc::default(),
             })
         };
