@@ -3,8 +3,6 @@
 //! Where this parser and another one on the way could disagree about where a request ends, the
 //! request is refused: bare control bytes, folded lines, two lengths, a length beside an encoding.
 
-use std::io::{self, BufRead};
-
 /// One request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -48,45 +46,36 @@ pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header lines of one head.
 pub(crate) const HEADERS_MAX: usize = 100;
 
-/// Reads up to and including the blank line; `None` when the peer closed before the first byte.
-///
-/// # Errors
-/// The reader's, and `UnexpectedEof` when the peer closed in the middle. A head that is too long
-/// is not an I/O error.
-pub(crate) fn read(reader: &mut impl BufRead) -> io::Result<Option<Result<Head, HeadError>>> {
-    let mut bytes = Vec::with_capacity(512);
-    let mut budget = HEAD_BYTES_MAX;
-    loop {
-        let seen = reader.fill_buf()?;
-        if seen.is_empty() {
-            return if bytes.is_empty() {
-                Ok(None)
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            };
-        }
+/// A head of which only a part has arrived. Costs no memory before its first byte.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Partial {
+    bytes: Vec<u8>,
+    /// Seen so far, with blank lines before the head, which are not kept.
+    seen: usize,
+}
+
+impl Partial {
+    /// Takes what belongs to the head, up to and including its blank line: how many bytes that
+    /// were, and the head once it is complete. Each byte is looked at once.
+    pub(crate) fn take(&mut self, arrived: &[u8]) -> (usize, Option<Result<Head, HeadError>>) {
         let mut used = 0;
-        let mut complete = false;
-        for &byte in seen.iter().take(budget) {
+        for &byte in arrived {
+            if self.seen == HEAD_BYTES_MAX {
+                break;
+            }
             used += 1;
-            bytes.push(byte);
-            if byte == b'\n' && ends_with_blank_line(&bytes) {
-                complete = bytes.len() > 2;
-                if complete {
-                    break;
+            self.seen += 1;
+            self.bytes.push(byte);
+            if byte == b'\n' && ends_with_blank_line(&self.bytes) {
+                if self.bytes.len() > 2 {
+                    return (used, Some(parse(&std::mem::take(self).bytes)));
                 }
                 // Some clients send an empty line after a body: RFC 9112, 2.2.
-                bytes.clear();
+                self.bytes.clear();
             }
         }
-        reader.consume(used);
-        budget -= used;
-        if complete {
-            return Ok(Some(parse(&bytes)));
-        }
-        if budget == 0 {
-            return Ok(Some(Err(HeadError::TooLong)));
-        }
+        let too_long = self.seen == HEAD_BYTES_MAX;
+        (used, too_long.then_some(Err(HeadError::TooLong)))
     }
 }
 
@@ -249,14 +238,12 @@ fn is_token(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufReader, Read};
-
     use proptest::{collection::vec, prelude::*, sample::select};
 
     use super::*;
 
     fn head(text: &[u8]) -> Result<Head, HeadError> {
-        read(&mut &text[..]).unwrap().unwrap()
+        Partial::default().take(text).1.unwrap()
     }
 
     #[test]
@@ -344,10 +331,9 @@ mod tests {
 
     #[test]
     fn endless_heads_stop_at_the_limit() {
-        let mut endless = BufReader::new(b"GET / HTTP/1.1\r\nA: ".chain(io::repeat(b'a')));
-        assert_eq!(read(&mut endless).unwrap(), Some(Err(HeadError::TooLong)));
-        let mut blank = BufReader::new(io::repeat(b'\n'));
-        assert_eq!(read(&mut blank).unwrap(), Some(Err(HeadError::TooLong)));
+        let endless = [b"GET / HTTP/1.1\r\nA: ".to_vec(), vec![b'a'; 20_000]].concat();
+        assert_eq!(head(&endless), Err(HeadError::TooLong));
+        assert_eq!(head(&[b'\n'; 20_000]), Err(HeadError::TooLong));
         let many = format!(
             "GET / HTTP/1.1\r\n{}\r\n",
             "A: b\r\n".repeat(HEADERS_MAX + 1)
@@ -356,9 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn closing_early_is_told_from_closing_between_requests() {
-        assert!(read(&mut &b""[..]).unwrap().is_none());
-        assert!(read(&mut &b"GET / HT"[..]).is_err());
+    fn what_follows_a_head_is_left_alone() {
+        let mut partial = Partial::default();
+        assert_eq!(partial.take(b"\r\nGET / HT"), (10, None));
+        let (used, head) = partial.take(b"TP/1.1\n\nGET /next");
+        assert_eq!((used, head.unwrap().unwrap().target.as_str()), (8, "/"));
+        assert_eq!(partial.take(b"GET /next HTTP/1.1\n").1, None);
+        assert_eq!(partial.take(b"\n").1.unwrap().unwrap().target, "/next");
     }
 
     proptest! {
@@ -367,9 +357,18 @@ mod tests {
             bytes in vec(prop_oneof![select(&b"\r\n: "[..]), any::<u8>()], 0..400),
             piece in 1_usize..20,
         ) {
-            let whole = read(&mut &bytes[..]).ok();
-            let pieces = read(&mut BufReader::with_capacity(piece, &bytes[..])).ok();
-            prop_assert_eq!(whole, pieces);
+            let whole = Partial::default().take(&bytes);
+            let mut partial = Partial::default();
+            let (mut used, mut head) = (0, None);
+            for piece in bytes.chunks(piece) {
+                let (taken, found) = partial.take(piece);
+                used += taken;
+                head = found;
+                if head.is_some() {
+                    break;
+                }
+            }
+            prop_assert_eq!(whole, (used, head));
         }
     }
 }

@@ -9,6 +9,8 @@ use crate::store::{Revision, StoreError};
 pub(crate) struct Reply {
     /// HTTP status.
     pub(crate) status: u16,
+    /// Value of `Content-Type`.
+    pub(crate) content_type: &'static str,
     /// Value of `Allow`, with `405`.
     pub(crate) allow: Option<&'static str>,
     /// JSON; empty only for refused peers that get an empty `200`.
@@ -30,6 +32,7 @@ impl Reply {
         let body = serde_json::to_vec(&envelope).map_err(|_| ApiError::Internal)?;
         Ok(Self {
             status,
+            content_type: JSON,
             allow: None,
             body,
         })
@@ -53,6 +56,7 @@ impl Reply {
         };
         Self {
             status,
+            content_type: JSON,
             allow,
             body: serde_json::to_vec(&envelope).unwrap_or_default(),
         }
@@ -62,11 +66,14 @@ impl Reply {
     pub(crate) fn empty() -> Self {
         Self {
             status: 200,
+            content_type: JSON,
             allow: None,
             body: Vec::new(),
         }
     }
 }
+
+const JSON: &str = "application/json; charset=utf-8";
 
 /// Everything that ends in an error envelope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

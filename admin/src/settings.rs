@@ -35,7 +35,8 @@ pub struct ApiSettings {
     pub read_only: bool,
     /// What a peer outside the whitelist gets.
     pub refused: RefusedPeer,
-    /// Connections held at most; a further one displaces the one that has idled longest.
+    /// Connections held at most, idle ones included; a further one displaces the one that has
+    /// idled longest.
     pub connections_max: usize,
 }
 
@@ -67,7 +68,7 @@ impl Default for ApiSettings {
             runtime_edge_events_capacity: 256,
             read_only: false,
             refused: RefusedPeer::Forbidden,
-            connections_max: 512,
+            connections_max: 8_192,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From a request head to an answer: gates in the contract's order, then the route's handler.
 //!
-//! Sockets are unknown here; `connection.rs` calls [`ApiState::answer`]. Source: control-api.md 2.
+//! Sockets are unknown here; `connection.rs` calls [`Service::answer`]. Source: control-api.md 2.
 
 mod config;
 mod edge;
@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::{
     cache::Cache,
+    connection::{Answer, ReadBody, Service},
     events::Events,
     gate::{Whitelist, authorized},
     head::Head,
@@ -53,18 +54,36 @@ pub(crate) struct ApiState {
     refusals: AtomicU64,
 }
 
-/// What becomes of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Send this.
-    Reply(Reply),
-    /// Close without a word.
-    Close,
-}
+impl Service for ApiState {
+    fn drops_at_once(&self, peer: IpAddr) -> bool {
+        let drops = self.enabled.load(Ordering::Relaxed)
+            && self.settings.refused == RefusedPeer::Close
+            && !self.whitelist.allows(peer);
+        if drops {
+            self.note_refused(peer);
+        }
+        drops
+    }
 
-/// Reads the request body of at most this many bytes; called at most once, and only by routes that
-/// define a body.
-pub(crate) type ReadBody<'a> = dyn FnMut(usize) -> Result<Vec<u8>, ApiError> + 'a;
+    fn answer(&self, peer: IpAddr, head: &Head, read_body: &mut ReadBody<'_>) -> Answer {
+        self.gated(peer, |api| {
+            let authorization = head.header("authorization");
+            if !authorized(&api.settings.auth_header, authorization) {
+                return Err(ApiError::Unauthorized);
+            }
+            match route::find(&head.method, &head.target)? {
+                Route::Read(read) => api.read(read, &head.target),
+                Route::Write(_) if api.settings.read_only => Err(ApiError::ReadOnly),
+                Route::Write(write) => api.write(write, head, read_body),
+            }
+        })
+    }
+
+    /// Behind the gates that need only the peer.
+    fn refuse(&self, peer: IpAddr) -> Answer {
+        self.gated(peer, |_| Err(ApiError::BadHttp))
+    }
+}
 
 impl ApiState {
     pub(crate) fn new(
@@ -92,17 +111,6 @@ impl ApiState {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Whether a peer is to be closed before it says anything.
-    pub(crate) fn drops_at_once(&self, peer: IpAddr) -> bool {
-        let drops = self.enabled.load(Ordering::Relaxed)
-            && self.settings.refused == RefusedPeer::Close
-            && !self.whitelist.allows(peer);
-        if drops {
-            self.note_refused(peer);
-        }
-        drops
-    }
-
     /// Says who was turned away and what would let them in: ever more rarely, so that nobody can
     /// fill the log.
     fn note_refused(&self, peer: IpAddr) {
@@ -117,26 +125,6 @@ impl ApiState {
                 "control API: not in server.api.whitelist; add the address there to let it in"
             );
         }
-    }
-
-    /// Answers a well-formed request.
-    pub(crate) fn answer(&self, peer: IpAddr, head: &Head, read_body: &mut ReadBody<'_>) -> Answer {
-        self.gated(peer, |api| {
-            let authorization = head.header("authorization");
-            if !authorized(&api.settings.auth_header, authorization) {
-                return Err(ApiError::Unauthorized);
-            }
-            match route::find(&head.method, &head.target)? {
-                Route::Read(read) => api.read(read, &head.target),
-                Route::Write(_) if api.settings.read_only => Err(ApiError::ReadOnly),
-                Route::Write(write) => api.write(write, head, read_body),
-            }
-        })
-    }
-
-    /// Answers a request that cannot be understood, behind the gates that need only the peer.
-    pub(crate) fn refuse(&self, peer: IpAddr, error: ApiError) -> Answer {
-        self.gated(peer, |_| Err(error))
     }
 
     fn gated(&self, peer: IpAddr, next: impl FnOnce(&Self) -> Result<Reply, ApiError>) -> Answer {
