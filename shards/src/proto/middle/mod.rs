@@ -2,10 +2,13 @@
 //!
 //! | File | What |
 //! |---|---|
+//! | [`secret_file`], [`config_file`] | what Telegram publishes: the secret, and endpoints by DC |
 //! | [`frame`], [`frame_stream`], [`checksum`] | frames written, read whole, read as they arrive |
 //!
 //! Source: middle-proxy.md, part A.
 
 pub mod checksum;
+pub mod config_file;
 pub mod frame;
 pub mod frame_stream;
+pub mod secret_file;
