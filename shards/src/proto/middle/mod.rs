@@ -11,4 +11,8 @@ pub mod checksum;
 pub mod config_file;
 pub mod frame;
 pub mod frame_stream;
+pub mod handshake;
+pub mod keys;
+pub mod nonce;
+pub mod ops;
 pub mod secret_file;
