@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`secret_file`], [`config_file`] | what Telegram publishes: the secret, and endpoints by DC |
 //! | [`frame`], [`frame_stream`], [`checksum`] | frames written, read whole, read as they arrive |
+//! | [`cipher`] | AES-256-CBC in place: one stream, or several in lockstep |
 //!
 //! Source: middle-proxy.md, part A.
 
 pub mod checksum;
+pub mod cipher;
 pub mod config_file;
 pub mod frame;
 pub mod frame_stream;
