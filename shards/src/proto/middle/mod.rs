@@ -5,9 +5,11 @@
 //! | [`secret_file`], [`config_file`] | what Telegram publishes: the secret, and endpoints by DC |
 //! | [`frame`], [`frame_stream`], [`checksum`] | frames written, read whole, read as they arrive |
 //! | [`cipher`] | AES-256-CBC in place: one stream, or several in lockstep |
+//! | [`ops`], [`tl`], [`proxy_req`], [`answers`] | what frames say in both directions |
 //!
 //! Source: middle-proxy.md, part A.
 
+pub mod answers;
 pub mod checksum;
 pub mod cipher;
 pub mod config_file;
@@ -17,4 +19,6 @@ pub mod handshake;
 pub mod keys;
 pub mod nonce;
 pub mod ops;
+pub mod proxy_req;
 pub mod secret_file;
+pub mod tl;
