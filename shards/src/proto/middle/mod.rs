@@ -4,8 +4,14 @@
 //! |---|---|
 //! | [`secret_file`], [`config_file`] | what Telegram publishes: the secret, and endpoints by DC |
 //! | [`frame`], [`frame_stream`], [`checksum`] | frames written, read whole, read as they arrive |
+//! | [`nonce`], [`keys`], [`handshake`], [`opening`] | a connection's beginning and keys |
 //! | [`cipher`] | AES-256-CBC in place: one stream, or several in lockstep |
 //! | [`ops`], [`tl`], [`proxy_req`], [`answers`] | what frames say in both directions |
+//! | [`far_side`] | the ME's own side, for tests and fakes |
+//!
+//! One connection: [`opening::MeOpening`] until it is ready, then a [`cipher::DecryptStream`] with
+//! an [`answers::AnswerReader`] inwards, and a [`frame::FrameEncoder`] with a
+//! [`cipher::CbcEncryptor`] outwards. Pools, queues and timers are `policy`'s.
 //!
 //! Source: middle-proxy.md, part A.
 
@@ -13,11 +19,13 @@ pub mod answers;
 pub mod checksum;
 pub mod cipher;
 pub mod config_file;
+pub mod far_side;
 pub mod frame;
 pub mod frame_stream;
 pub mod handshake;
 pub mod keys;
 pub mod nonce;
+pub mod opening;
 pub mod ops;
 pub mod proxy_req;
 pub mod secret_file;
