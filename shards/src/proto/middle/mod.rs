@@ -7,6 +7,7 @@
 //! | [`nonce`], [`keys`], [`handshake`], [`opening`] | a connection's beginning and keys |
 //! | [`cipher`] | AES-256-CBC in place: one stream, or several in lockstep |
 //! | [`ops`], [`tl`], [`proxy_req`], [`answers`] | what frames say in both directions |
+//! | [`client_frames`] | a client's framing to ME messages and back |
 //! | [`far_side`] | the ME's own side, for tests and fakes |
 //!
 //! One connection: [`opening::MeOpening`] until it is ready, then a [`cipher::DecryptStream`] with
@@ -18,6 +19,7 @@
 pub mod answers;
 pub mod checksum;
 pub mod cipher;
+pub mod client_frames;
 pub mod config_file;
 pub mod far_side;
 pub mod frame;
