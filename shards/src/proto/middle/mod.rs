@@ -8,6 +8,7 @@
 //! | [`cipher`] | AES-256-CBC in place: one stream, or several in lockstep |
 //! | [`ops`], [`tl`], [`proxy_req`], [`answers`] | what frames say in both directions |
 //! | [`client_frames`] | a client's framing to ME messages and back |
+//! | [`address`], [`bound`], [`stun`] | under which address the ME sees us |
 //! | [`far_side`] | the ME's own side, for tests and fakes |
 //!
 //! One connection: [`opening::MeOpening`] until it is ready, then a [`cipher::DecryptStream`] with
@@ -16,7 +17,9 @@
 //!
 //! Source: middle-proxy.md, part A.
 
+pub mod address;
 pub mod answers;
+pub mod bound;
 pub mod checksum;
 pub mod cipher;
 pub mod client_frames;
@@ -31,4 +34,5 @@ pub mod opening;
 pub mod ops;
 pub mod proxy_req;
 pub mod secret_file;
+pub mod stun;
 pub mod tl;
