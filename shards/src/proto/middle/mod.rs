@@ -36,3 +36,6 @@ pub mod proxy_req;
 pub mod secret_file;
 pub mod stun;
 pub mod tl;
+
+#[cfg(test)]
+mod properties;
