@@ -10,6 +10,7 @@ pub mod dc;
 pub mod faketls;
 pub mod framing;
 mod link;
+pub mod middle;
 pub mod obfuscated2;
 pub mod proxy_protocol;
 pub mod reader;

@@ -1,5 +1,5 @@
 //! The codecs of `shards::proto` against bytes that other implementations agree with
-//! (`tests/vectors/client.json`; its origin is told beside it).
+//! (`tests/vectors/*.json`; their origin is told beside them).
 #![expect(
     clippy::panic,
     clippy::unwrap_used,
@@ -8,6 +8,9 @@
 
 mod faketls;
 mod framing;
+mod middle;
+mod middle_client;
+mod middle_sessions;
 mod obfuscated2;
 mod outer;
 mod secrets;

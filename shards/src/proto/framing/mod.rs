@@ -97,7 +97,7 @@ impl Framing {
     }
 
     /// Reads a length prefix; `None` means more bytes are needed, at most four in all.
-    fn decode_header(self, seen: &[u8], side: Side) -> Result<Option<Head>, FrameError> {
+    pub(super) fn decode_header(self, seen: &[u8], side: Side) -> Result<Option<Head>, FrameError> {
         match self {
             Self::Abridged => abridged::decode(seen, side),
             Self::Intermediate => intermediate::decode(seen, side),
@@ -179,7 +179,7 @@ impl Control {
 
 /// What a length prefix says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Head {
+pub(super) enum Head {
     Frame {
         payload_bytes: u32,
         padding_bytes: u32,
