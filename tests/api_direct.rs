@@ -5,11 +5,7 @@
 
 mod support;
 
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bench::{
     client::{Client, Dial, Mode},
@@ -292,49 +288,4 @@ async fn requests_from_many_at_once_are_all_answered() {
             });
         }
     });
-}
-
-/// The checker's own rules, applied to a proxy with clients.
-#[tokio::test]
-async fn the_contract_is_met() {
-    let check = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/contract/check.py");
-    if !check.is_file() {
-        println!("skipped: the contract's checker is not beside this checkout");
-        return;
-    }
-    if Command::new("python3").arg("--version").output().is_err() {
-        println!("skipped: the contract's checker wants python3");
-        return;
-    }
-    let dc = fake_dc();
-    for edge in [false, true] {
-        let proxy = Config::new(dc.addr())
-            .user("bob", BOB)
-            .set("server.api.runtime_edge_enabled", edge)
-            .unset("server.api.minimal_runtime_cache_ttl_ms")
-            .start();
-        let held = clients(&proxy, 4).await;
-        let (base, file) = (format!("http://{}", proxy.api), proxy.config_path());
-        let check = check.clone();
-        let output = tokio::task::spawn_blocking(move || {
-            let mut command = Command::new("python3");
-            command
-                .arg(check)
-                .args(["--base", &base, "--config"])
-                .arg(file);
-            command.output().unwrap()
-        });
-        let output = output.await.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        let bad: Vec<&str> = said
-            .lines()
-            .filter(|line| line.starts_with("FAIL"))
-            .collect();
-        assert!(
-            output.status.success() && bad.is_empty(),
-            "{bad:#?}\n{output:?}"
-        );
-        assert!(said.trim_end().ends_with(" passed, 0 failed"), "{said}");
-        drop(held);
-    }
 }
