@@ -24,7 +24,7 @@ use admin::{
 use rand::{TryRng as _, rngs::SysRng};
 use serde_json::{Map, Value};
 
-pub(crate) use self::applies::{Applies, Nobody};
+pub(crate) use self::applies::Applies;
 use self::{
     cache::{BOM, Disk, FindBase},
     change::Main,

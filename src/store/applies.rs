@@ -47,31 +47,3 @@ pub(crate) trait Applies: Send + Sync + 'static {
     /// How far a reload is; `None` for one that never was or is forgotten.
     fn reload_status(&self, id: u64) -> Option<ReloadStatus>;
 }
-
-/// Stands in while there is nobody to bring files into effect: they are written all the same.
-pub(crate) struct Nobody;
-
-impl Applies for Nobody {
-    fn apply(&self, _: Loaded) {}
-
-    fn quotas(&self) -> Vec<QuotaRow> {
-        Vec::new()
-    }
-
-    fn reset_quota(&self, _: &str) -> io::Result<u64> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn may_reload(&self) -> Result<(), StoreError> {
-        Err(StoreError::ReloadUnavailable)
-    }
-
-    fn reload(&self, _: ReloadRequest, _: Loaded) -> Result<ReloadAccepted, StoreError> {
-        self.may_reload()?;
-        Err(StoreError::ReloadUnavailable)
-    }
-
-    fn reload_status(&self, _: u64) -> Option<ReloadStatus> {
-        None
-    }
-}
