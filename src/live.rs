@@ -218,14 +218,13 @@ impl Live {
                 complete: true,
             };
         }
-        let before = state.config.clone();
         let config = self.started.config.with_hot(&loaded.config);
         let changes = Changes {
-            hot: Changes::of(&before, &config).hot,
+            hot: Changes::of(&state.config, &config).hot,
             restart: Changes::between(&self.started, &loaded).restart,
             idle: Changes::of(&state.file, &without_users(&loaded.config)).idle,
         };
-        let complete = self.put_values(state, config, &changes.hot, keep_removed);
+        let (complete, before) = self.put_values(state, config, &changes.hot, keep_removed);
         state.file = without_users(&loaded.config);
         state.digest = loaded.digest;
         state.files = loaded.files.clone();
@@ -246,7 +245,7 @@ impl Live {
     pub(crate) fn put_back(&self, state: &mut State, earlier: State) -> bool {
         let refused = state.digest;
         let hot = Changes::of(&state.config, &earlier.config).hot;
-        let complete = self.put_values(state, earlier.config.clone(), &hot, false);
+        let (complete, _) = self.put_values(state, earlier.config.clone(), &hot, false);
         let generation = state.generation + 1;
         *state = State {
             generation,
@@ -256,14 +255,14 @@ impl Live {
         complete
     }
 
-    /// Makes these values true everywhere; false when a shard is late.
+    /// Makes these values true everywhere; false when a shard is late. Gives back those before.
     fn put_values(
         &self,
         state: &mut State,
         config: Config,
         hot: &[String],
         keep_removed: bool,
-    ) -> bool {
+    ) -> (bool, Config) {
         let complete = hot.is_empty() || self.update_shards(&config, keep_removed);
         let level = self.parts.log_level.unwrap_or(config.general.log_level);
         if state.config.general.log_level != config.general.log_level {
@@ -271,8 +270,7 @@ impl Live {
         }
         let names = self.shards().names();
         self.parts.plane.reloaded(running(&config, level, names));
-        state.config = config;
-        complete
+        (complete, std::mem::replace(&mut state.config, config))
     }
 
     fn update_shards(&self, config: &Config, keep_removed: bool) -> bool {

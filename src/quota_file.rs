@@ -9,8 +9,9 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -178,13 +179,16 @@ fn read(path: &Path) -> State {
 
 /// The first name beside `path` that nobody has.
 fn aside(path: &Path) -> PathBuf {
-    let name = |number: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".broken-{number}"));
-        PathBuf::from(name)
-    };
+    let name = |number: u32| named(path, &format!(".broken-{number}"));
     let free = (1..ASIDE_MAX).map(name).find(|path| !path.exists());
     free.unwrap_or_else(|| name(ASIDE_MAX))
+}
+
+/// `path` with more at its end.
+fn named(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(more);
+    PathBuf::from(name)
 }
 
 /// Replaces a file's content: written beside it, brought to the disk, renamed over it.
@@ -192,10 +196,18 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let dir = dir.unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    // Always the same name: what a kill leaves behind is written over the next time.
+    let beside = named(path, ".new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&beside)?;
     file.write_all(text)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
     File::open(dir)?.sync_all()
 }
 

@@ -126,7 +126,6 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         Some(format!("{shards} shards")),
     );
     let running = start_control(&loaded, options, quotas, plane, startup)?;
-    startup.ready();
     running.events.record("admission.state", "open");
     Ok(running)
 }
@@ -161,6 +160,7 @@ fn start_control(
         api: start_api(loaded, &shown, &live, &events, startup),
         metrics: start_metrics(loaded, &shown),
     };
+    startup.ready();
     announce(loaded, &plane, served);
     if let Err(error) = live.keep_quotas() {
         return Err((Exit::Host, format!("cannot keep used quotas: {error}")));

@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
@@ -58,13 +59,17 @@ pub(crate) enum Noticed {
 
 /// Asks the watching thread to look.
 #[derive(Clone, Debug)]
-pub(crate) struct Watching(SyncSender<Noticed>);
+pub(crate) struct Watching {
+    bell: SyncSender<()>,
+    asked: Arc<AtomicBool>,
+}
 
 impl Watching {
-    /// Looks now, and says so even when nothing has changed.
+    /// Looks soon, and says so even when nothing has changed.
     pub(crate) fn look(&self) {
-        // Somebody has just asked already, or the thread has ended with the process.
-        let _ = self.0.send(Noticed::Signal);
+        self.asked.store(true, Ordering::Release);
+        // A full queue: the thread is about to look.
+        let _ = self.bell.try_send(());
     }
 }
 
@@ -73,10 +78,12 @@ impl Watching {
 /// # Errors
 /// There are no more threads to be had.
 pub(crate) fn start(target: Arc<dyn Watched>) -> io::Result<Watching> {
-    let (tell, noticed) = sync_channel(1);
+    let (bell, rung) = sync_channel(1);
+    let asked = Arc::new(AtomicBool::new(false));
     let names = Names::default();
     let mut watcher = Watcher {
-        notify: notifier(&tell, &names),
+        asked: Arc::clone(&asked),
+        notify: notifier(&bell, &names),
         names,
         dirs: BTreeSet::new(),
         stamps: Vec::new(),
@@ -88,15 +95,15 @@ pub(crate) fn start(target: Arc<dyn Watched>) -> io::Result<Watching> {
     watcher.remember(&watcher.stamps_now());
     thread::Builder::new()
         .name("config-watch".to_owned())
-        .spawn(move || watcher.run(&noticed))?;
-    Ok(Watching(tell))
+        .spawn(move || watcher.run(&rung))?;
+    Ok(Watching { bell, asked })
 }
 
 /// File names that matter; `None` is all of them.
 type Names = Arc<Mutex<Option<HashSet<OsString>>>>;
 
-fn notifier(tell: &SyncSender<Noticed>, names: &Names) -> Option<RecommendedWatcher> {
-    let (tell, names) = (tell.clone(), Arc::clone(names));
+fn notifier(bell: &SyncSender<()>, names: &Names) -> Option<RecommendedWatcher> {
+    let (bell, names) = (bell.clone(), Arc::clone(names));
     let heard = move |event: notify::Result<Event>| {
         let matters = match &event {
             Ok(event) => matters(event, &names),
@@ -104,8 +111,8 @@ fn notifier(tell: &SyncSender<Noticed>, names: &Names) -> Option<RecommendedWatc
             Err(_) => true,
         };
         if matters {
-            // A full queue: the thread will look anyway.
-            let _ = tell.try_send(Noticed::Change);
+            // A full queue: the thread is about to look.
+            let _ = bell.try_send(());
         }
     };
     match notify::recommended_watcher(heard) {
@@ -166,6 +173,7 @@ impl Stamp {
 }
 
 struct Watcher {
+    asked: Arc<AtomicBool>,
     target: Arc<dyn Watched>,
     notify: Option<RecommendedWatcher>,
     names: Names,
@@ -180,17 +188,18 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn run(mut self, noticed: &Receiver<Noticed>) {
+    fn run(mut self, rung: &Receiver<()>) {
         loop {
-            match noticed.recv_timeout(POLL) {
-                Ok(Noticed::Signal) => self.look(Noticed::Signal),
-                Ok(Noticed::Change) => {
-                    let cause = quiet(noticed);
-                    self.look(cause);
-                }
-                Err(RecvTimeoutError::Timeout) => self.look(Noticed::Change),
+            match rung.recv_timeout(POLL) {
+                Ok(()) if self.asked.load(Ordering::Acquire) => {}
+                Ok(()) => quiet(rung),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.look(match self.asked.swap(false, Ordering::AcqRel) {
+                true => Noticed::Signal,
+                false => Noticed::Change,
+            });
         }
     }
 
@@ -277,18 +286,10 @@ impl Watcher {
     }
 }
 
-/// Waits until nothing has changed for a moment; whether somebody asked meanwhile.
-fn quiet(noticed: &Receiver<Noticed>) -> Noticed {
+/// Waits until nothing has changed for a moment.
+fn quiet(rung: &Receiver<()>) {
     let limit = Instant::now() + UNREST_MAX;
-    let mut cause = Noticed::Change;
-    while Instant::now() < limit {
-        match noticed.recv_timeout(DEBOUNCE) {
-            Ok(Noticed::Signal) => cause = Noticed::Signal,
-            Ok(Noticed::Change) => {}
-            Err(_) => break,
-        }
-    }
-    cause
+    while Instant::now() < limit && rung.recv_timeout(DEBOUNCE).is_ok() {}
 }
 
 fn dir(file: &Path) -> PathBuf {
@@ -306,3 +307,122 @@ const POLL: Duration = Duration::from_secs(3);
 const SECOND_TRY: Duration = Duration::from_millis(200);
 /// File systems with stamps of whole seconds are the coarsest in use.
 const FRESH_SECS: i64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::Loaded;
+
+    /// Takes over every file that loads.
+    struct Taker {
+        path: PathBuf,
+        state: Mutex<Taken>,
+    }
+
+    #[derive(Clone, Default)]
+    struct Taken {
+        files: Vec<Arc<Path>>,
+        digest: Option<Digest>,
+        reloads: usize,
+        failures: Vec<String>,
+    }
+
+    impl Taker {
+        fn take(&self, loaded: &Loaded) {
+            let mut state = self.state.lock().unwrap();
+            state.digest = Some(loaded.digest);
+            state.files.clone_from(&loaded.files);
+            state.reloads += 1;
+        }
+
+        fn until(&self, what: &str, done: impl Fn(&Taken) -> bool) -> Taken {
+            let limit = Instant::now() + Duration::from_secs(20);
+            loop {
+                let state = self.state.lock().unwrap().clone();
+                if done(&state) {
+                    return state;
+                }
+                assert!(Instant::now() < limit, "waited in vain until {what}");
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    impl Watched for Taker {
+        fn path(&self) -> &Path {
+            &self.path
+        }
+
+        fn files(&self) -> Vec<Arc<Path>> {
+            self.state.lock().unwrap().files.clone()
+        }
+
+        fn is_settled(&self, digest: &Digest) -> bool {
+            self.state.lock().unwrap().digest == Some(*digest)
+        }
+
+        fn reload(&self, _: Noticed) -> Result<(), Failed> {
+            self.take(&config::load(&self.path)?);
+            Ok(())
+        }
+
+        fn failed(&self, failed: &Failed, _: Noticed) {
+            let mut state = self.state.lock().unwrap();
+            state.failures.push(failed.to_string());
+        }
+    }
+
+    const USERS: &str = "[access.users]\nalice = \"3f1c0e5ab2d94c7786f0a1b2c3d4e5f6\"\n";
+
+    fn watched() -> (TempDir, Arc<Taker>, Watching) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        fs::write(&path, USERS).unwrap();
+        let state = Mutex::default();
+        let taker = Arc::new(Taker { path, state });
+        taker.take(&config::load(&taker.path).unwrap());
+        let watching = start(Arc::clone(&taker) as _).unwrap();
+        (dir, taker, watching)
+    }
+
+    #[test]
+    fn changes_are_taken_over_and_touches_are_not() {
+        let (dir, taker, watching) = watched();
+        fs::write(&taker.path, USERS).unwrap();
+        fs::write(dir.path().join("other.toml"), "x").unwrap();
+        thread::sleep(DEBOUNCE * 8);
+        assert_eq!(taker.until("looked", |_| true).reloads, 1);
+        fs::write(&taker.path, format!("# remark\n{USERS}")).unwrap();
+        taker.until("the change is taken over", |state| state.reloads == 2);
+        watching.look();
+        taker.until("asked for, it is read again", |state| state.reloads == 3);
+    }
+
+    #[test]
+    fn older_text_put_in_force_by_others_does_not_stay() {
+        let (_dir, taker, _watching) = watched();
+        let old = config::load(&taker.path).unwrap();
+        fs::write(&taker.path, format!("# remark\n{USERS}")).unwrap();
+        taker.until("the change is taken over", |state| state.reloads == 2);
+        // Past the moment in which file times are not to be trusted.
+        thread::sleep(POLL + Duration::from_secs(FRESH_SECS.unsigned_abs() + 1));
+        taker.take(&old);
+        taker.until("the file's text is back", |state| state.reloads == 4);
+    }
+
+    #[test]
+    fn failure_is_told_of_once_per_text() {
+        let (_dir, taker, _watching) = watched();
+        for (count, text) in [(1, "[server]\nport = -1\n"), (2, "[server]\nport = -2\n")] {
+            fs::write(&taker.path, format!("{text}{USERS}")).unwrap();
+            taker.until("it is told of", |state| state.failures.len() == count);
+        }
+        thread::sleep(POLL + DEBOUNCE);
+        let state = taker.until("looked", |_| true);
+        assert_eq!((state.failures.len(), state.reloads), (2, 1));
+        fs::write(&taker.path, format!("# remark\n{USERS}")).unwrap();
+        taker.until("the change is taken over", |state| state.reloads == 2);
+    }
+}

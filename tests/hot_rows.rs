@@ -221,7 +221,7 @@ mod proofs {
     }
 
     pub(super) async fn rates_of_nets(dc: &FakeDc) {
-        let slow = "{ \"127.0.0.1\" = { down_bps = 1600000 } }";
+        let slow = "{ \"127.0.0.1/32\" = { down_bps = 1600000 } }";
         slower(dc, "access.cidr_rate_limits", slow, true).await;
     }
 

@@ -187,8 +187,8 @@ async fn used_quota_survives_a_kill() {
     .await;
     proxy.signal("KILL");
     proxy.wait_for_end();
-    let again = proxy.start_again();
-    let rows = again.get("/v1/stats/users/quota");
+    proxy.start_over();
+    let rows = proxy.get("/v1/stats/users/quota");
     let used = rows["users"][0]["used_bytes"].as_u64().unwrap();
     assert!(used > 1 << 20, "{rows}");
 }

@@ -73,6 +73,15 @@ impl Proxy {
         proxy
     }
 
+    /// After its end: a new process in the same directory, with the files as they are.
+    pub(crate) fn start_over(&mut self) {
+        std::fs::remove_file(self.dir.path().join(LOG)).expect("a log");
+        let mut command = pinnace();
+        command.arg("config.toml").args(self.config.args());
+        self.child = spawn(command, self.dir.path());
+        assert!(self.wait_until_serving(), "{}", self.log());
+    }
+
     /// Whether it serves on all its ports; panics when it ended for another reason than a port.
     fn wait_until_serving(&mut self) -> bool {
         wait_until("the proxy serves", || {
