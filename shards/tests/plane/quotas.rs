@@ -13,7 +13,7 @@ use shards::{counters::BadClass, proto::secret::Secret};
 
 use crate::{
     support::{Proxy, SECRET, at_once},
-    talk::{Talk, connect, echo, far},
+    talk::{Talk, connect, connect_from, echo, far},
 };
 
 const OTHER: Secret = Secret([1; 16]);
@@ -57,7 +57,7 @@ fn quota_is_never_exceeded_by_a_byte_and_ends_everybody() {
         at_once(8, |thread| {
             let mut step = 17 + 1_013 * thread as usize;
             loop {
-                let mut talk = Talk::secure_as(connect(proxy.addr), &SECRET);
+                let mut talk = Talk::secure_as(connect_from(proxy.addr, 2), &SECRET);
                 let mut rounds = 0;
                 while rounds < 10 && talk.is_served(step) {
                     went.fetch_add(step as u64, Ordering::SeqCst);

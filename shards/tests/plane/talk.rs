@@ -293,10 +293,12 @@ pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Connects from 127.0.0.`last`.
+/// Connects from 127.0.0.`last`. Dropped, it breaks off: thousands that end in turn would leave no
+/// port free for a while.
 pub(crate) fn connect_from(addr: SocketAddr, last: u8) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let from: SocketAddr = ([127, 0, 0, last], 0).into();
+    socket.set_linger(Some(Duration::ZERO)).expect("linger");
     socket.bind(&from.into()).expect("an address of ours");
     socket.connect(&addr.into()).expect("connect");
     let stream = TcpStream::from(socket);
