@@ -11,6 +11,7 @@ mod places;
 mod quotas;
 mod rates;
 mod refusals;
+mod scale;
 mod serving;
 mod support;
 mod talk;
