@@ -54,6 +54,9 @@ pub(super) enum State {
     Relay(Box<Relay>),
 }
 
+/// What one receive of a client that is not known yet takes, where there are rates.
+const OPENING_BYTES_MAX: usize = 2_048;
+
 impl State {
     /// The relay that is, or is to be.
     pub(super) fn relay_mut(&mut self) -> Option<&mut Relay> {
@@ -133,6 +136,10 @@ impl Shard {
         });
         let key = u32::try_from(key).unwrap_or(u32::MAX);
         self.engine.set_owner(socket, owner(key, Side::Client));
+        if self.has_rates {
+            // What comes along with the handshake is here before the rate of its user is known.
+            self.engine.limit_receives(socket, Some(OPENING_BYTES_MAX));
+        }
         self.engine.resume(socket);
         self.rearm(key);
         self.totals.core.connections_current += 1;

@@ -59,6 +59,8 @@ pub(super) struct Shard {
     pub(super) user_rows: Vec<UserCounters>,
     /// Totals of users are counted; their gauges are in any case.
     pub(super) counts_users: bool,
+    /// Some user or network has a rate.
+    pub(super) has_rates: bool,
     pub(super) unknown_dcs: HashSet<i16>,
     pub(super) fingerprints: Fingerprints,
     pub(super) rng: StdRng,
@@ -113,8 +115,9 @@ impl Shard {
             probing: Probing::new(&parts.settings, parts.index),
             settings: Rc::new(parts.settings),
             engine,
-            users: parts.users,
             counts_users: parts.hot.telemetry.user,
+            has_rates: parts.users.has_rates() || parts.nets.has_rates(),
+            users: parts.users,
             hot: parts.hot,
             nets: parts.nets,
             applied: parts.applied,

@@ -25,6 +25,7 @@ impl Shard {
         self.hot = Arc::clone(&update.globals.hot);
         self.nets = Arc::clone(&update.globals.nets);
         self.user_rows.resize(self.users.len(), Default::default());
+        self.has_rates = self.users.has_rates() || self.nets.has_rates();
         let counted = self.counted();
         self.telemetry.set(self.hot.telemetry.core, &counted);
         self.counts_users = self.hot.telemetry.user;

@@ -99,6 +99,11 @@ impl NetTable {
         table
     }
 
+    /// Some network has a rate.
+    pub(crate) fn has_rates(&self) -> bool {
+        !self.exact.is_empty() || self.each.iter().any(|each| !each.is_empty())
+    }
+
     /// What a client from `from` shares; `None` where no key fits.
     pub(crate) fn share(&self, from: IpAddr) -> Option<NetShare> {
         let family = family(from);

@@ -12,7 +12,10 @@ use std::{
 };
 
 use super::limits::{Gauge, Limits};
-use crate::proto::{crypto::HmacKey, secret::Secret};
+use crate::{
+    proto::{crypto::HmacKey, secret::Secret},
+    settings::RateSettings,
+};
 
 /// A user's place in the table, kept for as long as the user is there. A user that is gone may be
 /// followed by another one, so whoever keeps an id beyond a turn looks again before using it.
@@ -22,6 +25,7 @@ pub(crate) struct UserId(pub(crate) u32);
 /// All users of one configuration, by id. Ids of users that are gone may be vacant.
 pub(crate) struct UserTable {
     rows: Box<[Option<Row>]>,
+    has_rates: bool,
 }
 
 /// One user.
@@ -48,7 +52,16 @@ pub(crate) enum Standing {
 impl UserTable {
     /// A table of these rows; a row's place is its user's id.
     pub(crate) fn new(rows: Vec<Option<Row>>) -> Self {
-        Self { rows: rows.into() }
+        let none = RateSettings::default();
+        Self {
+            has_rates: rows.iter().flatten().any(|row| row.limits.rate != none),
+            rows: rows.into(),
+        }
+    }
+
+    /// Some user has a rate.
+    pub(crate) fn has_rates(&self) -> bool {
+        self.has_rates
     }
 
     /// All rows, vacant ids included.

@@ -1,9 +1,18 @@
 //! The whole data plane through `shards::start`: real sockets, a DC on a thread, clients that speak
 //! obfuscated2 and FakeTLS.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the threads of a test are no shards, and may wait for one another"
+)]
 
 mod ends;
 mod limits;
+mod places;
+mod quotas;
+mod rates;
 mod refusals;
+mod scale;
 mod serving;
 mod support;
 mod talk;
+mod users;

@@ -3,14 +3,15 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, MutexGuard, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use shards::{
-    Mailbox, Plane,
+    Control, Mailbox, Plane,
     control::{Command, ShardSnapshot, merge_snapshots},
+    counters::UserCounters,
     proto::{dc::DcTable, secret::Secret},
     settings::{
         BufferSettings, HotSettings, ListenerSettings, Modes, Parking, PlaneSettings, RateSettings,
@@ -30,7 +31,16 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Proxy {
     plane: Option<Plane>,
     mailboxes: Vec<Mailbox>,
+    /// What it runs with, and the way to change that.
+    live: Mutex<Live>,
     pub(crate) addr: SocketAddr,
+}
+
+/// Users and hot settings in force.
+pub(crate) struct Live {
+    pub(crate) users: Vec<UserSettings>,
+    pub(crate) hot: HotSettings,
+    pub(crate) control: Control,
 }
 
 impl Proxy {
@@ -38,12 +48,56 @@ impl Proxy {
     pub(crate) fn start(dc: SocketAddr, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = settings(dc);
         change(&mut settings);
-        let plane = shards::start(settings).expect("a plane");
+        let (users, hot) = (settings.users.to_vec(), settings.hot.clone());
+        let mut plane = shards::start(settings).expect("a plane");
+        let control = plane.control().expect("asked once");
+        assert!(plane.control().is_none());
         Self {
+            live: Mutex::new(Live {
+                users,
+                hot,
+                control,
+            }),
             mailboxes: plane.mailboxes(),
             addr: plane.addrs()[0],
             plane: Some(plane),
         }
+    }
+
+    /// Users and hot settings.
+    pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().expect("no test panics meanwhile")
+    }
+
+    /// Changes users or hot settings, on every shard.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Vec<UserSettings>, &mut HotSettings)) {
+        self.update_keeping(false, change);
+    }
+
+    /// The same; with `keep` nobody's sessions end.
+    pub(crate) fn update_keeping(
+        &self,
+        keep: bool,
+        change: impl FnOnce(&mut Vec<UserSettings>, &mut HotSettings),
+    ) {
+        let live = &mut *self.live();
+        change(&mut live.users, &mut live.hot);
+        let updating = live.control.update(&live.users, &live.hot, keep);
+        assert!(updating.wait(LIMIT), "every shard applies an update");
+    }
+
+    /// The counters of one user.
+    pub(crate) fn user(&self, name: &str) -> UserCounters {
+        let names = self.live().control.names();
+        let id = names.iter().position(|known| **known == *name);
+        self.snapshot().users[id.expect("a known user")]
+    }
+
+    /// Quota used by the only user that has one.
+    pub(crate) fn quota_used(&self) -> u64 {
+        let quotas = self.live().control.quotas();
+        assert_eq!(quotas.len(), 1);
+        quotas[0].used_bytes
     }
 
     /// All counters, of all shards together.
@@ -91,6 +145,15 @@ impl Proxy {
     pub(crate) fn tell(&self, command: impl Fn() -> Command) {
         for mailbox in &self.mailboxes {
             assert!(mailbox.post(command()));
+        }
+    }
+
+    /// Posts a hundred of them to every shard, whether there is room or not.
+    pub(crate) fn flood(&self, command: impl Fn() -> Command) {
+        for mailbox in &self.mailboxes {
+            for _ in 0..100 {
+                let _ = mailbox.post(command());
+            }
         }
     }
 
@@ -184,7 +247,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
     }
 }
 
-fn user(name: &str, secret: Secret) -> UserSettings {
+pub(crate) fn user(name: &str, secret: Secret) -> UserSettings {
     UserSettings {
         name: name.into(),
         secret,

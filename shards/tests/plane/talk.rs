@@ -21,6 +21,7 @@ use shards::proto::{
     obfuscated2::{DcSide, client_side, dc_side},
     secret::Secret,
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{DC, DOMAIN, LIMIT, SECRET};
 
@@ -100,23 +101,73 @@ impl Talk {
     }
 
     /// A `dd` client on a connection that is there.
-    pub(crate) fn secure_from(mut stream: TcpStream) -> Self {
-        let side = client_side(&mut random, &SECRET, Framing::Padded, DcId(DC));
-        stream.write_all(&side.wire).expect("header");
+    pub(crate) fn secure_from(stream: TcpStream) -> Self {
+        Self::secure_as(stream, &SECRET)
+    }
+
+    /// The same, of the user with this secret. The proxy may have closed already.
+    pub(crate) fn secure_as(mut stream: TcpStream, secret: &Secret) -> Self {
+        let side = client_side(&mut random, secret, Framing::Padded, DcId(DC));
+        drop(stream.write_all(&side.wire));
         Self::new(stream, side.c2p, side.p2c, None)
     }
 
     /// An `ee` client: hello sent, answer checked, header sent.
     pub(crate) fn tls(proxy: SocketAddr) -> Self {
-        let mut stream = connect(proxy);
-        let hello = hello(&SECRET, DOMAIN);
+        Self::tls_as(connect(proxy), &SECRET)
+    }
+
+    /// The same on a connection that is there, of the user with this secret.
+    pub(crate) fn tls_as(mut stream: TcpStream, secret: &Secret) -> Self {
+        let hello = hello(secret, DOMAIN);
         stream.write_all(&hello).expect("hello");
-        read_answer(&mut stream, &hello);
-        let side = client_side(&mut random, &SECRET, Framing::Padded, DcId(DC));
+        read_answer(&mut stream, &hello, secret);
+        let side = client_side(&mut random, secret, Framing::Padded, DcId(DC));
         let mut first = vec![0x14, 3, 3, 0, 1, 1];
         record::encode(&mut first, &side.wire, CLIENT_RECORD);
         stream.write_all(&first).expect("inner header");
         Self::new(stream, side.c2p, side.p2c, Some(RecordReader::new()))
+    }
+
+    /// The inner header of an `ee` client, in its record.
+    pub(crate) fn inner_header(secret: &Secret) -> Vec<u8> {
+        let side = client_side(&mut random, secret, Framing::Padded, DcId(DC));
+        let mut first = Vec::new();
+        record::encode(&mut first, &side.wire, CLIENT_RECORD);
+        first
+    }
+
+    /// Some bytes; 0 at the end, whichever it is.
+    pub(crate) fn read_some(&mut self, bytes: &mut [u8]) -> usize {
+        let got = self.stream.read(bytes).unwrap_or(0);
+        self.back.apply(&mut bytes[..got]);
+        got
+    }
+
+    /// Whether so many bytes come back from a DC that echoes.
+    pub(crate) fn is_served(&mut self, count: usize) -> bool {
+        let mut sent = vec![0; count];
+        fill(7, 0, &mut sent);
+        self.try_write(&sent) && self.is_answered(&sent)
+    }
+
+    fn is_answered(&mut self, sent: &[u8]) -> bool {
+        let mut got = vec![0; sent.len()];
+        let mut at = 0;
+        while at < got.len() {
+            match self.stream.read(&mut got[at..]) {
+                Ok(0) => return false,
+                Ok(more) => at += more,
+                Err(error) => {
+                    let gone = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+                    assert!(gone.contains(&error.kind()), "{error}");
+                    return false;
+                }
+            }
+        }
+        self.back.apply(&mut got);
+        assert!(got == sent, "wrong bytes");
+        true
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
@@ -221,7 +272,7 @@ pub(crate) fn hello(secret: &Secret, domain: &str) -> Vec<u8> {
     build_hello(&mut random, secret, domain, now, HelloKind::Classic517)
 }
 
-fn read_answer(stream: &mut TcpStream, hello: &[u8]) {
+fn read_answer(stream: &mut TcpStream, hello: &[u8], secret: &Secret) {
     let mut client_random = [0; 32];
     client_random.copy_from_slice(&hello[11..43]);
     let mut seen = Vec::new();
@@ -229,7 +280,7 @@ fn read_answer(stream: &mut TcpStream, hello: &[u8]) {
     loop {
         stream.read_exact(&mut byte).expect("an answer");
         seen.push(byte[0]);
-        let found = check_answer(&seen, &HmacKey::new(&SECRET), &client_random);
+        let found = check_answer(&seen, &HmacKey::new(secret), &client_random);
         if found.expect("a good answer").is_some() {
             return;
         }
@@ -238,6 +289,19 @@ fn read_answer(stream: &mut TcpStream, hello: &[u8]) {
 
 pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("connect");
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    stream
+}
+
+/// Connects from 127.0.0.`last`. Dropped, it breaks off: thousands that end in turn would leave no
+/// port free for a while.
+pub(crate) fn connect_from(addr: SocketAddr, last: u8) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let from: SocketAddr = ([127, 0, 0, last], 0).into();
+    socket.set_linger(Some(Duration::ZERO)).expect("linger");
+    socket.bind(&from.into()).expect("an address of ours");
+    socket.connect(&addr.into()).expect("connect");
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(LIMIT)).expect("a limit");
     stream
 }
