@@ -1,7 +1,8 @@
 //! Serves canned answers, for conformance checkers: `cargo run -p admin --example canned -- 9091`.
 //!
 //! Further arguments: `edge` (runtime_edge_enabled), `no-minimal`, `read-only`, `auth=VALUE`,
-//! `empty` (no shard has answered), `whitelist` (127.0.0.1 only), `pool` (an ME pool).
+//! `empty` (no shard has answered), `whitelist` (127.0.0.1 only), `pool` (an ME pool),
+//! `users=N` (that many more, all of them running), `metrics=PORT`.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,7 +14,7 @@ mod support;
 
 use std::{net::TcpListener, sync::Arc, thread};
 
-use admin::ApiSettings;
+use admin::{ApiSettings, MetricsSettings, start_metrics};
 
 use support::Server;
 
@@ -40,6 +41,20 @@ fn main() {
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let server = Server::start_on(listener, settings).applying();
+    let number = |name: &str| {
+        let found = args.iter().find_map(|arg| arg.strip_prefix(name));
+        found.and_then(|text| text.parse::<u16>().ok())
+    };
+    if let Some(users) = number("users=") {
+        server.many_users(users);
+    }
+    let _metrics = number("metrics=").map(|port| {
+        let settings = MetricsSettings {
+            listen: ([127, 0, 0, 1], port).into(),
+            ..MetricsSettings::default()
+        };
+        start_metrics(settings, Arc::clone(&server.plane) as _).unwrap()
+    });
     if has("empty") {
         *server.plane.snapshot.lock().unwrap() = None;
     }

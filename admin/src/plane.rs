@@ -205,6 +205,19 @@ pub enum RouteKind {
     Shadowsocks,
 }
 
+impl RouteKind {
+    /// As in answers.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Socks4 => "socks4",
+            Self::Socks5 => "socks5",
+            Self::Shadowsocks => "shadowsocks",
+        }
+    }
+}
+
 /// The route that new sessions take, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {

@@ -13,7 +13,7 @@ pub(crate) struct Reply {
     pub(crate) content_type: &'static str,
     /// Value of `Allow`, with `405`.
     pub(crate) allow: Option<&'static str>,
-    /// JSON; empty only for refused peers that get an empty `200`.
+    /// JSON, except for `/metrics`; empty only for refused peers that get an empty `200`.
     pub(crate) body: Vec<u8>,
 }
 
@@ -59,6 +59,16 @@ impl Reply {
             content_type: JSON,
             allow,
             body: serde_json::to_vec(&envelope).unwrap_or_default(),
+        }
+    }
+
+    /// Plain text.
+    pub(crate) fn text(status: u16, body: &str) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            allow: None,
+            body: body.as_bytes().to_vec(),
         }
     }
 

@@ -38,11 +38,11 @@ impl Api {
     }
 }
 
-/// Why the API did not start. The proxy itself goes on without it.
+/// Why the API or the metrics did not start. The proxy itself goes on without them.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be bound.
-    #[error("control API: cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}: {source}")]
     Bind {
         /// The address.
         addr: SocketAddr,
@@ -50,8 +50,11 @@ pub enum StartError {
         source: io::Error,
     },
     /// No thread for it.
-    #[error("control API: cannot start its thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// No name of a metric can begin so.
+    #[error("{0:?} cannot begin the name of a metric")]
+    Prefix(String),
 }
 
 /// Starts the control API as configured; `None` when it is switched off or its port is 0.

@@ -100,7 +100,7 @@ fn status(
     let direct = info.kind == RouteKind::Direct;
     UpstreamStatus {
         upstream_id: index,
-        route_kind: route_kind(info.kind),
+        route_kind: info.kind.label(),
         address: if direct {
             "direct".to_owned()
         } else {
@@ -143,15 +143,6 @@ fn ip_preference(v4: FamilyState, v6: FamilyState) -> &'static str {
         (FamilyState::Fails | FamilyState::Unknown, FamilyState::Works) => "prefer_v6",
         (FamilyState::Fails, FamilyState::Fails) => "unavailable",
         (FamilyState::Unknown, _) | (_, FamilyState::Unknown) => "unknown",
-    }
-}
-
-fn route_kind(kind: RouteKind) -> &'static str {
-    match kind {
-        RouteKind::Direct => "direct",
-        RouteKind::Socks4 => "socks4",
-        RouteKind::Socks5 => "socks5",
-        RouteKind::Shadowsocks => "shadowsocks",
     }
 }
 

@@ -56,6 +56,13 @@ impl CannedStore {
         }
     }
 
+    /// One more user, without any notice.
+    pub(crate) fn add(&self, name: &str) {
+        let stored = user(name, &"0c".repeat(16));
+        let mut state = self.state.lock().unwrap();
+        state.users.insert(name.to_owned(), stored);
+    }
+
     /// Leaves only this user.
     pub(crate) fn keep(&self, name: &str) {
         self.state

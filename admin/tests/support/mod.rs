@@ -15,6 +15,8 @@ use std::{
 
 use admin::{Api, ApiSettings, Events};
 
+use shards::counters::UserCounters;
+
 use self::{canned::CannedPlane, memory::CannedStore};
 
 /// A server on a free port of the loopback, with what it shows.
@@ -56,6 +58,22 @@ impl Server {
     pub(crate) fn applying(self) -> Self {
         self.store.tell(&self.plane);
         self
+    }
+
+    /// Adds users that the process knows and that have moved something.
+    pub(crate) fn many_users(&self, count: u16) {
+        let names: Vec<_> = (0..count).map(|index| format!("user-{index:05}")).collect();
+        names.iter().for_each(|name| self.store.add(name));
+        self.plane.set_users(names.into_iter());
+        self.plane.set_snapshot(|total| {
+            total.users = (0..count)
+                .map(|index| UserCounters {
+                    octets_to_client: 1_000_000 + (u64::from(index) * 7_919) % 10_000,
+                    connections_total: 10,
+                    ..UserCounters::default()
+                })
+                .collect();
+        });
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
