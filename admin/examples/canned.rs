@@ -12,7 +12,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{net::TcpListener, sync::Arc, thread};
+use std::{sync::Arc, thread};
 
 use admin::{ApiSettings, MetricsSettings, start_metrics};
 
@@ -39,7 +39,7 @@ fn main() {
         },
         ..ApiSettings::default()
     };
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let listener = admin::bind(([127, 0, 0, 1], port).into()).unwrap();
     let server = Server::start_on(listener, settings).applying();
     let number = |name: &str| {
         let found = args.iter().find_map(|arg| arg.strip_prefix(name));

@@ -27,6 +27,9 @@ fn main() {
         |name: &str, default: u64| text(name).map_or(default, |text| text.parse().unwrap());
     let peers = number("peers=", 16);
     let duration = Duration::from_secs(number("secs=", 10));
+    let idle: Vec<TcpStream> = (0..number("idle=", 0))
+        .map_while(|_| TcpStream::connect(&addr).ok())
+        .collect();
     let job = Job {
         addr: addr.clone(),
         request: request(text("path=").unwrap_or("/v1/health"), text("auth=")),
@@ -38,9 +41,6 @@ fn main() {
         until: Instant::now() + duration,
         errors: AtomicU64::new(0),
     };
-    let idle: Vec<TcpStream> = (0..number("idle=", 0))
-        .map_while(|_| TcpStream::connect(&addr).ok())
-        .collect();
     let begun = Instant::now();
     let mut times: Vec<u32> = thread::scope(|scope| {
         let peers: Vec<_> = (0..peers).map(|_| scope.spawn(|| job.run())).collect();

@@ -123,7 +123,9 @@ impl Connection {
         mut head: Partial,
         input: &mut Input<'_>,
     ) -> Then {
-        for served in 0..REQUESTS_A_TURN {
+        let began = Instant::now();
+        let mut served = 0;
+        while served < REQUESTS_A_TURN && began.elapsed() < TURN_TIME {
             // Behind an answer nothing is read that has not been: parking tells what is there.
             let request = match next_head(&mut head, input, served == 0) {
                 Ok(Some(request)) => request,
@@ -134,6 +136,7 @@ impl Connection {
                 }
                 Err(_) => return Then::Close,
             };
+            served += 1;
             match self.serve_one(service, &request, input) {
                 Next::Request => {}
                 Next::Discard => return self.discard(input, LINGER_BYTES_MAX),
@@ -257,7 +260,8 @@ fn announces_more_than(framing: Framing, limit_bytes: usize) -> bool {
 
 /// A connection sends requests for this long. Source: control-api.md 14.
 const LIFETIME: Duration = Duration::from_secs(15);
-/// After so many pipelined requests it is others' turn.
+/// After so many pipelined requests, or after this time, it is others' turn.
 const REQUESTS_A_TURN: usize = 16;
+const TURN_TIME: Duration = Duration::from_millis(2);
 const LINGER_BYTES_MAX: usize = 4 << 20;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

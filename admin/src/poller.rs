@@ -10,6 +10,7 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     connection::Service,
@@ -86,6 +87,10 @@ impl Poller {
     /// Takes connections in, at most so many that others get their turn.
     fn accept(&mut self) {
         for _ in 0..ACCEPTS_A_TURN {
+            if !self.pool.has_room() {
+                self.accept_at = Some(Instant::now() + CROWDED_PAUSE);
+                return;
+            }
             match self.listener.accept() {
                 Ok((stream, peer)) => {
                     // Answers are written whole: waiting to fill a segment only delays them.
@@ -105,14 +110,28 @@ impl Poller {
                         ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
-                    // Out of descriptors or memory: what idles here is needed more elsewhere.
-                    self.pool.shed();
-                    self.warn("accept failed, trying on", &error);
-                    self.accept_at = Some(Instant::now() + PAUSE);
+                    self.accept_failed(&error);
                     return;
                 }
             }
         }
+    }
+
+    /// Out of descriptors or memory, most likely.
+    fn accept_failed(&mut self, error: &io::Error) {
+        let mut waiting = [PollFd::new(&self.listener, PollFlags::IN)];
+        // Without a descriptor to spare this fails when nobody is there to be accepted, too.
+        if poll(&mut waiting, Some(&Timespec::default())).is_ok_and(|ready| ready == 0) {
+            self.accept_at = None;
+            return;
+        }
+        let pause = if self.pool.shed() {
+            Duration::ZERO
+        } else {
+            PAUSE
+        };
+        self.warn("accept failed, trying on", error);
+        self.accept_at = Some(Instant::now() + pause);
     }
 
     fn warn(&mut self, what: &str, error: &io::Error) {
@@ -129,4 +148,64 @@ const EVENTS_A_TURN: usize = 256;
 const ACCEPTS_A_TURN: usize = 256;
 /// Out of descriptors or memory, trying again at once would fail again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Until somebody has been served, or has kept a worker waiting for too long.
+const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 const WARNING_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{IpAddr, SocketAddr, TcpStream},
+    };
+
+    use super::*;
+    use crate::{
+        connection::{Answer, ReadBody},
+        head::Head,
+        reply::Reply,
+    };
+
+    /// Panics when asked for `/panic`.
+    struct Fragile;
+
+    impl Service for Fragile {
+        fn drops_at_once(&self, _: IpAddr) -> bool {
+            false
+        }
+
+        fn answer(&self, _: IpAddr, head: &Head, _: &mut ReadBody<'_>) -> Answer {
+            assert_ne!(head.target, "/panic", "asked for it");
+            Answer::Reply(Reply::text(200, "fine"))
+        }
+
+        fn refuse(&self, _: IpAddr) -> Answer {
+            Answer::Close
+        }
+    }
+
+    fn ask(addr: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        // A reset is an answer too.
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    #[test]
+    fn a_panic_costs_one_connection_and_no_worker() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let limits = Limits {
+            connections_max: 2,
+            workers_max: 1,
+        };
+        start("fragile", listener, limits, Arc::new(Fragile)).unwrap();
+        for _ in 0..5 {
+            assert_eq!(ask(addr, "/panic"), "");
+            assert!(ask(addr, "/").ends_with("fine"));
+        }
+    }
+}

@@ -82,25 +82,33 @@ impl Pool {
         })
     }
 
-    /// Takes a connection in, unless its peer is not wanted. A full pool first gives a place away:
-    /// that of the oldest parked connection, else of one that keeps its worker waiting, else the
-    /// newcomer's.
+    /// Whether another connection can be taken in: there is a place, or one that can be given away,
+    /// or one that is just being freed. When all are being served newcomers wait in the kernel.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut state = self.lock();
+        state.open() < self.limits.connections_max
+            || !state.parked.is_empty()
+            || state.displace(1, Instant::now()) > 0
+    }
+
+    /// Takes a connection in, unless its peer is not wanted; in a full pool it gets the place of
+    /// the oldest parked one. It does not block.
     pub(crate) fn admit(&self, stream: TcpStream, peer: IpAddr) {
         if self.service.drops_at_once(peer) {
             return;
         }
         let mut state = self.lock();
-        if state.open() >= self.limits.connections_max && !state.make_room() {
-            return;
+        if state.open() >= self.limits.connections_max {
+            state.parked.pop_first();
         }
         let id = state.next_id;
         state.next_id = id.wrapping_add(1);
         self.park(&mut state, id, Connection::new(stream, peer));
     }
 
-    /// Closes the oldest parked connection; what it held is needed for newer ones.
-    pub(crate) fn shed(&self) {
-        self.lock().parked.pop_first();
+    /// Closes the oldest parked connection, if there is one: what it held is needed more elsewhere.
+    pub(crate) fn shed(&self) -> bool {
+        self.lock().parked.pop_first().is_some()
     }
 
     /// Bytes have arrived, or the peer has gone.
@@ -207,10 +215,6 @@ impl Pool {
 impl State {
     fn open(&self) -> usize {
         self.parked.len() + self.ready.len() + self.busy.len()
-    }
-
-    fn make_room(&mut self) -> bool {
-        self.parked.pop_first().is_some() || self.displace(1, Instant::now()) > 0
     }
 
     /// Ends up to `wanted` connections that keep their workers waiting, the slowest first.

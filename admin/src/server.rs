@@ -117,7 +117,8 @@ pub fn serve(
     Ok(Api { state, addr })
 }
 
-const BACKLOG: i32 = 1_024;
+/// Thousands may come at once while shards have the cores.
+const BACKLOG: i32 = 4_096;
 /// Requests wait for shards and the file, so more of them than cores; each thread costs about
 /// 90 KiB.
 const WORKERS_MAX: usize = 32;

@@ -35,6 +35,17 @@ pub trait UserStore: Send + Sync + 'static {
     /// [`StoreError::Unreadable`], [`StoreError::Unparsable`].
     fn users(&self) -> Result<StoredUsers, StoreError>;
 
+    /// The same with this user alone, or with nobody when there is no such user. Worth its own
+    /// implementation where users are kept in memory: thousands need not be copied for one.
+    ///
+    /// # Errors
+    /// As [`Self::users`].
+    fn user(&self, username: &str) -> Result<StoredUsers, StoreError> {
+        let mut stored = self.users()?;
+        stored.users.retain(|user| user.username == username);
+        Ok(stored)
+    }
+
     /// Adds a user. The secret is drawn when the request has none.
     ///
     /// `if_match` is compared inside the lock that serialises all changes, before anything about

@@ -1,4 +1,4 @@
-//! Many idle connections, and a process that has run out of file descriptors.
+//! Thousands of connections, and a process that has run out of file descriptors.
 //!
 //! The limit belongs to the whole process, so each test runs itself again in a child with a limit
 //! of its own.
@@ -7,7 +7,7 @@
 mod support;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufReader, ErrorKind, Write},
     net::TcpStream,
     process::Command,
@@ -17,7 +17,7 @@ use std::{
 use admin::ApiSettings;
 use support::{
     Server,
-    client::{connect, get, receive, request},
+    client::{connect, drain, get, receive, request},
 };
 
 /// Runs the test `name` again in a child with this limit; `false` in the parent, when it is done.
@@ -40,15 +40,23 @@ fn in_child(name: &str, limit: &str) -> bool {
 }
 
 #[test]
-fn five_hundred_idle_connections_leave_the_port_working() {
+fn five_thousand_idle_connections_cost_little_and_harm_nobody() {
     if !in_child(
-        "five_hundred_idle_connections_leave_the_port_working",
-        "4096",
+        "five_thousand_idle_connections_cost_little_and_harm_nobody",
+        "\"$(ulimit -Hn)\"",
     ) {
         return;
     }
     let server = Server::start(ApiSettings::default());
-    let idle: Vec<TcpStream> = (0..500).map(|_| connect(server.addr())).collect();
+    assert_eq!(get(server.addr(), "/v1/users").status, 200);
+    let (memory_before, open) = (resident_bytes(), open_files_max());
+    // Both ends are in this process.
+    let count = 5_000.min((open.saturating_sub(100)) / 2);
+    let idle: Vec<TcpStream> = (0..count).map(|_| connect(server.addr())).collect();
+    // Half of them have begun a request.
+    for mut stream in idle.iter().step_by(2) {
+        stream.write_all(b"GET /v1/health HTTP/1.1\r\nHo").unwrap();
+    }
     for _ in 0..20 {
         let asked = Instant::now();
         assert_eq!(get(server.addr(), "/v1/users").status, 200);
@@ -58,17 +66,41 @@ fn five_hundred_idle_connections_leave_the_port_working() {
             asked.elapsed()
         );
     }
+    let grown = resident_bytes().saturating_sub(memory_before);
+    let threads = fs::read_dir("/proc/self/task").unwrap().count();
+    println!("{count} connections, {grown} bytes, {threads} threads");
+    assert!(grown / count.max(1000) < 4_096, "{grown} bytes");
+    assert!(threads < 50, "{threads} threads");
     // And each of them is still good for a request.
-    for stream in idle.iter().step_by(50) {
+    for (index, stream) in idle.iter().enumerate().step_by(49) {
         let mut sender = stream;
-        sender
-            .write_all(request("GET", "/v1/health", "", None).as_bytes())
-            .unwrap();
+        let request = request("GET", "/v1/health", "", None);
+        let begun = if index % 2 == 0 {
+            "GET /v1/health HTTP/1.1\r\nHo".len()
+        } else {
+            0
+        };
+        sender.write_all(&request.as_bytes()[begun..]).unwrap();
         assert_eq!(
             receive(&mut BufReader::new(stream), false).unwrap().status,
             200
         );
     }
+}
+
+fn resident_bytes() -> usize {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4_096
+}
+
+fn open_files_max() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = line.unwrap().split_whitespace().nth(3).unwrap();
+    soft.parse().unwrap_or(usize::MAX)
 }
 
 #[test]
@@ -96,7 +128,16 @@ fn port_comes_back_with_the_descriptors() {
         return;
     }
     let server = Server::start(ApiSettings::default());
-    assert_eq!(get(server.addr(), "/v1/health").status, 200);
+    let ask = |stream: &TcpStream, patience: Duration| {
+        let mut sender = stream;
+        let request = request("GET", "/v1/health", "", None);
+        sender.write_all(request.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(patience)).unwrap();
+        receive(&mut BufReader::new(stream), false).map(|reply| reply.status)
+    };
+    // The only connection so far: none that is being closed gives a descriptor back unasked.
+    let idle = connect(server.addr());
+    assert_eq!(ask(&idle, LONG).unwrap(), 200);
     let mut files = Vec::new();
     let full = loop {
         match File::open("/dev/null") {
@@ -105,42 +146,22 @@ fn port_comes_back_with_the_descriptors() {
         }
     };
     assert_ne!(full.kind(), ErrorKind::NotFound, "{full}");
-    let ask = |stream: &TcpStream| {
-        let mut sender = stream;
-        sender
-            .write_all(request("GET", "/v1/health", "", None).as_bytes())
-            .unwrap();
-    };
-    // A blocked accept holds a descriptor in reserve, so a first connection still gets in; each
-    // one that is answered stays open and makes the next one's life harder.
-    let mut served = Vec::new();
-    let stalled = loop {
-        files.pop().unwrap();
-        let Ok(stream) = TcpStream::connect(server.addr()) else {
-            continue;
-        };
-        ask(&stream);
-        stream
-            .set_read_timeout(Some(Duration::from_millis(300)))
-            .unwrap();
-        match receive(&mut BufReader::new(&stream), false) {
-            Ok(_) => served.push(stream),
-            Err(_) => break stream,
-        }
-    };
+    // The idle one gives its descriptor to a newcomer, which has work to do.
+    files.pop().unwrap();
+    let served = connect(server.addr());
+    assert_eq!(ask(&served, LONG).unwrap(), 200);
+    assert!(drain(idle).is_empty());
+    // What the idle one held on this side is free now, too.
+    files.extend((0..2).map_while(|_| File::open("/dev/null").ok()));
+    files.pop().unwrap();
+    // As soon as there are descriptors again nobody has to give way.
+    let waiting = connect(server.addr());
     drop(files);
-    stalled
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    assert_eq!(
-        receive(&mut BufReader::new(&stalled), false)
-            .unwrap()
-            .status,
-        200
-    );
+    assert_eq!(ask(&waiting, LONG).unwrap(), 200);
     for _ in 0..5 {
         assert_eq!(get(server.addr(), "/v1/health").status, 200);
     }
 }
 
+const LONG: Duration = Duration::from_secs(10);
 const CHILD: &str = "PINNACE_TEST_CHILD";

@@ -34,11 +34,8 @@ impl ApiState {
     }
 
     pub(super) fn user(&self, username: &str) -> Result<Reply, ApiError> {
-        let stored = self.store.users()?;
-        let user = stored
-            .users
-            .into_iter()
-            .find(|user| user.username == username);
+        let stored = self.store.user(username)?;
+        let user = stored.users.into_iter().next();
         let user = user.ok_or(StoreError::UserNotFound)?;
         Reply::success(
             200,

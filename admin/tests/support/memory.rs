@@ -121,6 +121,17 @@ impl UserStore for CannedStore {
         })
     }
 
+    fn user(&self, name: &str) -> Result<StoredUsers, StoreError> {
+        self.changing(None, |state| {
+            let found = state.users.get(name).map(|(user, _)| user.clone());
+            Ok(StoredUsers {
+                revision: state.revision(),
+                users: found.into_iter().collect(),
+                defaults: UserDefaults::default(),
+            })
+        })
+    }
+
     fn create(&self, new: &CreateUser, if_match: Option<&str>) -> Result<UserChanged, StoreError> {
         self.changing(if_match, |state| {
             if state.users.contains_key(&new.username) {
