@@ -28,7 +28,8 @@ pub struct ShardSnapshot {
     pub failures_by_class: [u64; FailureClass::COUNT],
     /// One slot per [`FailureStage`].
     pub failures_by_stage: [u64; FailureStage::COUNT],
-    /// One row per user, by `UserId` (the index in `Settings::users`).
+    /// One row per user id: the order of `Control::names`. Ids without a user are all zero, or what
+    /// a removed user whose sessions may stay still does.
     pub users: Vec<UserCounters>,
     /// Source addresses by user: live ones, and those seen within the window.
     pub user_ips: Vec<UserIpRow>,
@@ -56,7 +57,7 @@ impl ShardSnapshot {
 /// A source address of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UserIpRow {
-    /// Index in `Settings::users`.
+    /// The user's id.
     pub user: u32,
     /// Address; IPv4-mapped IPv6 is unwrapped.
     pub ip: IpAddr,

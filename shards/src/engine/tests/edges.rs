@@ -56,6 +56,71 @@ fn storms_of_pause_and_resume_lose_nothing() {
     });
 }
 
+#[test]
+fn receives_keep_to_their_bound() {
+    in_both(|parking| {
+        for bytes in [1_000, 20_000] {
+            let mut rig = Rig::new(parking, buffers());
+            let peers = Peers::new(&rig);
+            (1..=4).for_each(|seed| echo(&peers, &rig, seed, 1 << 20));
+            let mut bounded = 0;
+            rig.run_until(|rig| {
+                for pair in rig.pairs.values() {
+                    rig.engine.limit_receives(pair.sockets[0], Some(bytes));
+                }
+                bounded += 1;
+                if bounded == 200 {
+                    // Whatever was on its way before is through by now.
+                    rig.seen.most_received = 0;
+                }
+                peers.are_done() && rig.pairs.is_empty()
+            });
+            peers.join();
+            assert!(bounded > 200, "too few turns to tell");
+            assert!(
+                rig.seen.most_received <= bytes,
+                "{}",
+                rig.seen.most_received
+            );
+            rig.expect_clean();
+        }
+    });
+}
+
+#[test]
+fn bounds_that_come_and_go_lose_nothing() {
+    in_both(|parking| {
+        let few = BufferSettings {
+            small_count: 4,
+            large_count: 2,
+            ..buffers()
+        };
+        for buffers in [buffers(), few] {
+            let mut rig = Rig::new(parking, buffers);
+            let peers = Peers::new(&rig);
+            (1..=6).for_each(|seed| echo(&peers, &rig, seed, 1 << 20));
+            let mut dice = Dice(11);
+            rig.run_until(|rig| {
+                for key in rig.pairs.keys().copied().collect::<Vec<_>>() {
+                    let socket = rig.pairs[&key].sockets[0];
+                    let bound = [None, Some(500), Some(4_096), Some(9_000), Some(1 << 20)];
+                    let bytes = bound[(dice.draw() % 5) as usize];
+                    rig.engine.limit_receives(socket, bytes);
+                    if dice.draw().is_multiple_of(3) {
+                        rig.engine.pause(socket);
+                    }
+                    if !rig.pairs[&key].paused[0] {
+                        rig.engine.resume(socket);
+                    }
+                }
+                peers.are_done() && rig.pairs.is_empty()
+            });
+            peers.join();
+            rig.expect_clean();
+        }
+    });
+}
+
 /// An echo with nothing left to send finishes at once, without an event.
 fn missing(rig: &Rig) -> usize {
     rig.seen.closed - rig.seen.finished

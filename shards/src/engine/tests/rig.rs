@@ -64,6 +64,8 @@ pub(super) struct Seen {
     pub(super) connect_failed: Vec<i32>,
     pub(super) accept_failed: usize,
     pub(super) received_bytes: u64,
+    /// The longest receive, bytes.
+    pub(super) most_received: usize,
     pub(super) failed: Vec<i32>,
     pub(super) finished: usize,
     pub(super) writable: usize,
@@ -275,6 +277,7 @@ impl Rig {
 
     fn received(&mut self, owner: Owner, buf: super::super::Buf) {
         self.seen.received_bytes += buf.len() as u64;
+        self.seen.most_received = self.seen.most_received.max(buf.len());
         assert!(buf.len() > 0, "an empty receive");
         let from = side(owner);
         let records = self.records && from == 1;
