@@ -177,7 +177,7 @@ async fn both_ports_recover_from_missing_descriptors() {
         }
         until("accepting fails", || {
             let log = proxy.log();
-            let both = log.contains("cannot accept") && log.contains("control API: accept failed");
+            let both = log.contains("cannot accept") && log.contains("api: accept failed");
             both.then_some(())
         })
         .await;
