@@ -161,7 +161,7 @@ impl Rig {
             api,
             metrics,
         };
-        rig.get(rig.api, "/v1/health")?;
+        rig.wait_for_api()?;
         Ok(rig)
     }
 
@@ -171,8 +171,22 @@ impl Rig {
         Ok(memory.map_err(failed("reading memory"))?.rss_bytes)
     }
 
-    fn get(&self, addr: SocketAddr, path: &'static str) -> Result<usize, ControlError> {
-        Ok(expect(&mut Api::new(addr), "GET", path, path, "")?.0)
+    /// The API opens a moment behind the port of clients.
+    fn wait_for_api(&self) -> Result<(), ControlError> {
+        let began = Instant::now();
+        loop {
+            match expect(
+                &mut Api::new(self.api),
+                "GET",
+                "/v1/health",
+                "asking for health",
+                "",
+            ) {
+                Ok(_) => return Ok(()),
+                Err(error) if began.elapsed() > API_PATIENCE => return Err(error),
+                Err(_) => thread::sleep(Duration::from_millis(2)),
+            }
+        }
     }
 
     fn metrics(&self) -> Result<(usize, f64), ControlError> {
@@ -370,6 +384,7 @@ fn shard_nanos(process: Process) -> io::Result<(u64, u64)> {
     Ok((shards, others))
 }
 
+const API_PATIENCE: Duration = Duration::from_secs(10);
 const FEW: usize = 10;
 const FLOOD_THREADS: usize = 4;
 const SETTLE: Duration = Duration::from_millis(700);
