@@ -198,6 +198,20 @@ impl UserStore for FileStore {
         Ok(self.disk.view()?.all())
     }
 
+    fn user(&self, username: &str) -> Result<StoredUsers, StoreError> {
+        let view = self.disk.view()?;
+        let users = match view.user(username) {
+            Ok((user, _)) => vec![user],
+            Err(StoreError::UserNotFound) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(StoredUsers {
+            revision: view.revision(),
+            users,
+            defaults: view.defaults(),
+        })
+    }
+
     fn create(&self, user: &CreateUser, if_match: Option<&str>) -> Result<UserChanged, StoreError> {
         let secret = chosen(user.secret.as_ref())?;
         self.change_user(&user.username, if_match, &mut |main: &Main<'_>| {
