@@ -238,6 +238,8 @@ impl Live {
         if cause != Cause::Api {
             self.show_new_links(&before, &state.config);
         }
+        drop((loaded, before));
+        shards::host::release_freed_memory();
         Applied { changes, complete }
     }
 

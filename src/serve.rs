@@ -162,6 +162,7 @@ fn start_control(
     };
     startup.ready();
     announce(loaded, &plane, served);
+    shards::host::release_freed_memory();
     if let Err(error) = live.keep_quotas() {
         return Err((Exit::Host, format!("cannot keep used quotas: {error}")));
     }

@@ -131,7 +131,7 @@ impl FileStore {
             let main = Main { view: &view, text };
             let edits = change.plan(&main)?;
             change::in_main_file(&main, &edits)?;
-            let text = edit::apply(&view.loaded.text, &edits).map_err(|error| {
+            let text = edit::apply(&main.text, &edits).map_err(|error| {
                 tracing::warn!("control API: {error}");
                 StoreError::Invalid(error.to_string().into())
             })?;

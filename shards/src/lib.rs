@@ -19,5 +19,6 @@ pub use net::{Control, Mailbox, Plane, StartError, Updating, start};
 
 /// What the host offers and lacks.
 pub mod host {
+    pub use crate::engine::memory::release_freed_memory;
     pub use crate::engine::probe::{HostError, HostReport, allowed_cores, check_host};
 }

@@ -104,21 +104,20 @@ pub(crate) enum EditError {
 ///
 /// # Errors
 /// [`EditError`]; there is no text then.
-pub(crate) fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
-    let mut now = text.to_owned();
-    let mut rest = edits;
-    while !rest.is_empty() {
-        let (next, done) = round(&now, rest)?;
+pub(crate) fn apply(text: &Text<'_>, edits: &[Edit]) -> Result<String, EditError> {
+    let (mut now, mut done) = round(&text.0, edits)?;
+    while let Some(rest @ [_, ..]) = edits.get(done..) {
+        let layout = Layout::parse(&now).ok_or(EditError::NotToml)?;
+        let (next, more) = round(&layout, rest)?;
         now = next;
-        rest = rest.get(done..).unwrap_or_default();
+        done += more.max(1);
     }
-    verify::verify(text, &now, edits)?;
+    verify::verify(&text.0, &now, edits)?;
     Ok(now)
 }
 
 /// Makes as many changes as are independent of each other; the text and how many they were.
-fn round(text: &str, edits: &[Edit]) -> Result<(String, usize), EditError> {
-    let layout = Layout::parse(text).ok_or(EditError::NotToml)?;
+fn round(layout: &Layout<'_>, edits: &[Edit]) -> Result<(String, usize), EditError> {
     let mut splices = Vec::new();
     let mut done = 0;
     for edit in edits {
@@ -129,14 +128,14 @@ fn round(text: &str, edits: &[Edit]) -> Result<(String, usize), EditError> {
         let Plan {
             splices: more,
             shapes,
-        } = plan(&layout, edit)?;
+        } = plan(layout, edit)?;
         splices.extend(more);
         done += 1;
         if shapes {
             break;
         }
     }
-    Ok((splice(text, splices), done))
+    Ok((splice(layout.text, splices), done))
 }
 
 /// Whether one path leads through the other.

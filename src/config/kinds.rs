@@ -182,8 +182,8 @@ impl Value for Rate {
             down_bps: 0,
         };
         for entry in entries {
-            let inner = slot.inner(full_name(&slot.key, &entry.name), &entry.item, entry.at);
-            match entry.name.as_str() {
+            let inner = slot.inner(full_name(&slot.key, entry.name), &entry.item, entry.at);
+            match entry.name {
                 "up_bps" => rate.up_bps = u64::read(&inner, reading)?,
                 "down_bps" => rate.down_bps = u64::read(&inner, reading)?,
                 _ => reading.error(

@@ -159,7 +159,7 @@ pub(crate) fn parse(path: &Path, text: String) -> Result<Loaded, Failed> {
     let digest = Sha256::digest(&source.text).into();
     let document = Document::parse(source.text.as_str())
         .map_err(|error| fail(vec![syntax::finding(&source, &error)]))?;
-    let root = Section::new("", 0, document.as_table().clone());
+    let root = Section::new("", 0, document.into_table());
     let files = source.files.clone();
     let mut reading = Reading::new(source);
     let mut config = Config::read(&mut reading, root);

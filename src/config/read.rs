@@ -7,7 +7,7 @@ use toml_edit::Item;
 use super::{
     error::{Finding, Problem, shown},
     keys::{Effect, Group, Row, full_name},
-    section::{Entry, Section, entries},
+    section::{MapEntry, Section, map_entries},
     source::{Place, Source},
     value::Value,
 };
@@ -182,13 +182,13 @@ impl Reading {
     }
 
     /// Entries of a map, in file order.
-    pub(crate) fn map(&mut self, slot: &Slot<'_>, expected: &str) -> Option<Vec<Entry>> {
-        match slot.item.clone().into_table() {
-            Ok(table) => Some(entries(table, slot.at)),
-            Err(item) => {
+    pub(crate) fn map<'s>(&mut self, slot: &Slot<'s>, expected: &str) -> Option<Vec<MapEntry<'s>>> {
+        match map_entries(slot.item, slot.at) {
+            Some(entries) => Some(entries),
+            None => {
                 let expected = format!("a table, {expected}");
                 let problem = Problem::WrongType {
-                    found: type_name(&item),
+                    found: type_name(slot.item),
                     expected,
                     fix: None,
                 };

@@ -1,6 +1,8 @@
 //! One table of the file while keys are taken out of it: what is left at the end is unknown.
 
-use toml_edit::{Item, Table};
+use std::borrow::Cow;
+
+use toml_edit::{Item, Key, Table, Value};
 
 /// A table's entries that nobody has claimed yet, in file order.
 #[derive(Debug, Default)]
@@ -65,6 +67,39 @@ impl Section {
     pub(crate) fn into_rest(self) -> Vec<Entry> {
         self.entries
     }
+}
+
+/// One entry of a map, borrowed from the file's table where that is possible: a map may have very
+/// many.
+#[derive(Clone, Debug)]
+pub(crate) struct MapEntry<'t> {
+    /// The key as it reads after unquoting.
+    pub(crate) name: &'t str,
+    /// Byte where the key starts.
+    pub(crate) at: usize,
+    /// Its value.
+    pub(crate) item: Cow<'t, Item>,
+}
+
+/// The entries of a table in file order, however it is spelt; `None` for anything else. `at` stands
+/// in where the parser kept no position.
+pub(crate) fn map_entries(item: &Item, at: usize) -> Option<Vec<MapEntry<'_>>> {
+    let start = |key: Option<&Key>| key.and_then(Key::span).map_or(at, |span| span.start);
+    if let Some(table) = item.as_inline_table() {
+        let entry = |(name, value): (_, &Value)| MapEntry {
+            name,
+            at: start(table.key(name)),
+            item: Cow::Owned(Item::Value(value.clone())),
+        };
+        return Some(table.iter().map(entry).collect());
+    }
+    let table = item.as_table()?;
+    let entry = |(name, item)| MapEntry {
+        name,
+        at: start(table.key(name)),
+        item: Cow::Borrowed(item),
+    };
+    Some(table.iter().map(entry).collect())
 }
 
 /// The entries of a table in file order; `at` stands in where the parser kept no position.

@@ -188,8 +188,8 @@ impl Value for NetRates {
         let entries = reading.map(slot, "\"network\" = { up_bps = n, down_bps = n }")?;
         let mut all: Vec<(NetKey, Rate)> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let inner = slot.inner(full_name(&slot.key, &entry.name), &entry.item, entry.at);
-            let keys = net_keys(&entry.name);
+            let inner = slot.inner(full_name(&slot.key, entry.name), &entry.item, entry.at);
+            let keys = net_keys(entry.name);
             if keys.is_empty() {
                 let expected = "a network, *4/N, *6/N or */N as its key";
                 wrong_form::<()>(&inner, reading, "is for no network", expected);

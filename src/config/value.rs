@@ -103,10 +103,10 @@ impl<T: Value> Value for Map<T> {
         let entries = reading.map(slot, "name = value")?;
         let mut all = Vec::with_capacity(entries.len());
         for entry in entries {
-            let inner = slot.inner(full_name(&slot.key, &entry.name), &entry.item, entry.at);
+            let inner = slot.inner(full_name(&slot.key, entry.name), &entry.item, entry.at);
             reading.note_entry(&inner);
             if let Some(value) = T::read(&inner, reading) {
-                all.push((entry.name.clone(), value));
+                all.push((entry.name.to_owned(), value));
             }
         }
         Some(Self(all))

@@ -22,6 +22,7 @@
 mod buffers;
 mod driver;
 mod lifecycle;
+pub(crate) mod memory;
 mod op;
 pub(crate) mod probe;
 mod receive;

@@ -4,6 +4,10 @@ mod random;
 
 use super::*;
 
+fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
+    super::apply(&Text::parse(text).ok_or(EditError::NotToml)?, edits)
+}
+
 fn set(keys: &[&str], value: impl Into<Value>) -> Edit {
     Edit::set(keys, value)
 }

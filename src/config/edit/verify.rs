@@ -17,16 +17,15 @@ pub(super) type Leaf<'a> = (Vec<Step<'a>>, &'a str);
 ///
 /// # Errors
 /// [`EditError::Broken`] when a value differs that no change names, or one that does is not as it
-/// should be; [`EditError::NotToml`].
-pub(super) fn verify(old: &str, new: &str, edits: &[Edit]) -> Result<(), EditError> {
-    let before = Layout::parse(old).ok_or(EditError::NotToml)?;
+/// should be.
+pub(super) fn verify(before: &Layout<'_>, new: &str, edits: &[Edit]) -> Result<(), EditError> {
     let after = Layout::parse(new).ok_or_else(|| broken(edits))?;
     let named = |leaf: &Leaf<'_>| {
         edits
             .iter()
             .any(|edit| leaf.0.len() >= edit.path().len() && meet(&leaf.0, edit.path()))
     };
-    let (mut expected, kept): (Vec<_>, Vec<_>) = leaves(&before).into_iter().partition(named);
+    let (mut expected, kept): (Vec<_>, Vec<_>) = leaves(before).into_iter().partition(named);
     let (mut found, still): (Vec<_>, Vec<_>) = leaves(&after).into_iter().partition(named);
     // Nothing else moves, so both are in the same order.
     if kept != still {
