@@ -17,6 +17,18 @@ pub mod settings;
 
 pub use net::{Control, Mailbox, Plane, StartError, Updating, start};
 
+/// Middle proxies: what the supervisor of the process decides with, and what it says to the shards.
+pub mod me {
+    pub use crate::policy::Millis;
+    pub use crate::policy::me::{
+        plan::{
+            Addresses, Fill, Generations, GroupPlan, Plan, Replacing, Route, Secret, ShardLimits,
+            Task, TaskKind, WriterId,
+        },
+        report::{GroupUse, KeyFacts, PoolEvent, RefillRow, Report, WriterRow, WriterState},
+    };
+}
+
 /// What the host offers and lacks.
 pub mod host {
     pub use crate::engine::memory::release_freed_memory;

@@ -9,6 +9,15 @@ use ipnet::IpNet;
 
 use crate::proto::{dc::DcTable, secret::Secret};
 
+mod me;
+
+pub use self::me::{
+    AdmissionSettings, DialSettings, DownlinkSettings, DrainSettings, FamilySettings,
+    FloorSettings, HealthSettings, KeepaliveSettings, MeCounts, MeSettings, NoWriterMode, PickMode,
+    PickSettings, RefreshSettings, ReinitSettings, SingleEndpointSettings, StaleBind,
+    UplinkSettings,
+};
+
 /// Everything `start` needs.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -10,6 +10,7 @@ pub(crate) mod end;
 pub(crate) mod fingerprints;
 pub(crate) mod handshake;
 pub(crate) mod limits;
+pub(crate) mod me;
 pub(crate) mod meter;
 pub(crate) mod nets;
 pub(crate) mod rates;
@@ -20,11 +21,12 @@ pub(crate) mod users;
 
 /// Milliseconds since the plane started: the same on all shards, but for the length of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Millis(pub(crate) u64);
+pub struct Millis(pub u64);
 
 impl Millis {
     /// Later by a duration; saturates.
-    pub(crate) fn after(self, duration: std::time::Duration) -> Self {
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
         Self(
             self.0
                 .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
@@ -32,7 +34,8 @@ impl Millis {
     }
 
     /// Milliseconds from `earlier` to here; zero if that is later.
-    pub(crate) fn since(self, earlier: Self) -> u64 {
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
