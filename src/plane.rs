@@ -13,8 +13,8 @@ use std::{
 };
 
 use admin::{ControlPlane, PlaneSnapshot, Process, Reloads, Running, Startup, Transport};
-use async_channel::Receiver;
-use shards::control::{Command, ShardSnapshot, TlsFingerprints, merge_snapshots};
+use async_channel::{Receiver, Sender};
+use shards::control::{Command, Observations, ShardSnapshot, TlsFingerprints, merge_snapshots};
 
 /// Puts a command into one shard's mailbox without waiting.
 pub(crate) type Post = Box<dyn Fn(Command) -> Posted + Send>;
@@ -82,6 +82,31 @@ impl ShardPlane {
         reloads.last_epoch_secs = Some(now.as_secs());
     }
 
+    /// Addresses that failed to become clients; `None` when no shard answered.
+    pub(crate) fn observations(&self) -> Option<Observations> {
+        let parts = self.ask_each(|reply| Command::Observations { reply });
+        let known = !parts.is_empty();
+        // One shard's rows are in no order: merging into nothing sorts them.
+        let total = parts.into_iter().fold(Observations::default(), merged);
+        known.then_some(total)
+    }
+
+    /// What the shards answer until the deadline.
+    fn ask_each<T>(&self, question: impl Fn(Sender<T>) -> Command) -> Vec<T> {
+        let shards = self.lock();
+        let (reply, replies) = async_channel::bounded(shards.posts.len().max(1));
+        let asked = shards
+            .posts
+            .iter()
+            .filter(|post| matches!(post(question(reply.clone())), Posted::In))
+            .count();
+        drop(reply);
+        let deadline = Instant::now() + DEADLINE;
+        (0..asked)
+            .map_while(|_| receive(&replies, deadline))
+            .collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shards> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,17 +140,8 @@ impl ControlPlane for ShardPlane {
     }
 
     fn tls_fingerprints(&self) -> Option<TlsFingerprints> {
-        let shards = self.lock();
-        let (reply, replies) = async_channel::bounded(shards.posts.len().max(1));
-        let asked = shards.posts.iter().filter(|post| {
-            let reply = reply.clone();
-            matches!(post(Command::TlsFingerprints { reply }), Posted::In)
-        });
-        let asked = asked.count();
-        drop(reply);
-        let deadline = Instant::now() + DEADLINE;
-        let parts = (0..asked).map_while(|_| receive(&replies, deadline));
-        parts.reduce(|mut total, part| {
+        let parts = self.ask_each(|reply| Command::TlsFingerprints { reply });
+        parts.into_iter().reduce(|mut total, part| {
             total.merge(part);
             total
         })
@@ -177,6 +193,11 @@ impl Shards {
         }
         self.posts.len() - answered - gone
     }
+}
+
+fn merged(mut total: Observations, part: Observations) -> Observations {
+    total.merge(part);
+    total
 }
 
 /// The next message, unless the deadline passes or all senders are gone. This thread is no

@@ -9,14 +9,14 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::state_file::{named, replace};
 
 /// The file and what it should hold.
 pub(crate) struct QuotaFile {
@@ -182,33 +182,6 @@ fn aside(path: &Path) -> PathBuf {
     let name = |number: u32| named(path, &format!(".broken-{number}"));
     let free = (1..ASIDE_MAX).map(name).find(|path| !path.exists());
     free.unwrap_or_else(|| name(ASIDE_MAX))
-}
-
-/// `path` with more at its end.
-fn named(path: &Path, more: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(more);
-    PathBuf::from(name)
-}
-
-/// Replaces a file's content: written beside it, brought to the disk, renamed over it.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    // Always the same name: what a kill leaves behind is written over the next time.
-    let beside = named(path, ".new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&beside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(dir)?.sync_all()
 }
 
 /// So many broken files are kept; the last one is written over.

@@ -26,6 +26,7 @@ use crate::{
     links::{Detected, LinkBase},
     live::{Live, LiveStore, Parts},
     logging::Log,
+    observations::ObservationFile,
     plane::{Post, Posted, ShardPlane},
     quota_file::QuotaFile,
     running::{api_settings, metrics_settings, running},
@@ -87,6 +88,7 @@ pub(crate) fn serve(loaded: Loaded, options: Options) -> ExitCode {
 /// A proxy that serves.
 struct Running {
     plane: Plane,
+    shown: Arc<ShardPlane>,
     live: Arc<Live>,
     watching: Option<watch::Watching>,
     events: Arc<Events>,
@@ -105,6 +107,11 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
             .join(&loaded.config.general.quota_state_path),
     );
     let used_bytes = |name: &str| quotas.used_bytes(name);
+    let general = &loaded.config.general;
+    let observations = general.beobachten.then(|| ObservationFile {
+        path: options.data_path.join(&general.beobachten_file.0),
+        every: Duration::from_secs(general.beobachten_flush_secs),
+    });
     let mut wired = wire(&loaded, &options.overrides, &cpus(&report), &used_bytes)
         .map_err(|error| (Exit::Host, format!("{}: {error}", loaded.path.display())))?;
     if options.no_probe {
@@ -126,6 +133,11 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         Some(format!("{shards} shards")),
     );
     let running = start_control(&loaded, options, quotas, plane, startup)?;
+    if let Some(file) = observations
+        && let Err(error) = file.keep(&running.shown)
+    {
+        tracing::error!(%error, "observations are not written");
+    }
     running.events.record("admission.state", "open");
     Ok(running)
 }
@@ -172,6 +184,7 @@ fn start_control(
     }
     Ok(Running {
         plane,
+        shown,
         live,
         watching: watching.ok(),
         events,

@@ -218,6 +218,8 @@ fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
             ResetOf::Always => RstOnClose::Always,
         },
         fingerprints: config.api.enabled && config.api.runtime_edge_enabled,
+        observe: (config.general.beobachten)
+            .then(|| Duration::from_secs(config.general.beobachten_minutes.saturating_mul(60))),
     }
 }
 

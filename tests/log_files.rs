@@ -1,8 +1,8 @@
-//! The log in a file instead of standard error, by configuration and by flag.
+//! Files for the operator to read: the log, by configuration and by flag, and observed strangers.
 
 mod support;
 
-use std::fs;
+use std::{fs, io::Write as _, net::TcpStream};
 
 use support::{Config, fake_dc, wait_until};
 
@@ -43,4 +43,24 @@ async fn flag_wins_and_the_last_record_is_written() {
         text.contains("not yet in effect") && text.contains("all sessions ended"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn addresses_of_strangers_are_written_down() {
+    let dc = fake_dc();
+    let proxy = Config::new(dc.addr())
+        .set("general.beobachten_flush_secs", 1)
+        .set("general.beobachten_file", "\"seen/strangers.txt\"")
+        .start();
+    let mut stranger = TcpStream::connect(proxy.addr).unwrap();
+    stranger.write_all(b"SSH-2.0-OpenSSH_9.7\r\n").unwrap();
+    proxy.wait_for_bad("not_mtproto", 1);
+    let path = proxy.dir().join("seen/strangers.txt");
+    let text = wait_until("the file has the address", || {
+        fs::read_to_string(&path)
+            .ok()
+            .filter(|text| text.contains("127.0.0.1"))
+    });
+    let row: Vec<&str> = text.lines().nth(1).unwrap().split('\t').collect();
+    assert_eq!(row[2..], ["1", "not_mtproto", "127.0.0.1"]);
 }

@@ -150,6 +150,8 @@ pub struct PlaneSettings {
     pub rst_on_close: RstOnClose,
     /// Count kinds of TLS clients (JA3, JA4): a few microseconds for each hello.
     pub fingerprints: bool,
+    /// How long addresses that failed to become clients are remembered; `None` remembers none.
+    pub observe: Option<Duration>,
 }
 
 /// Receive buffers of one shard: shared by all its sockets, owned by none while idle.

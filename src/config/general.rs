@@ -35,13 +35,13 @@ keys! {
         /// Logs full details for every cipher desynchronisation instead of once per window.
         desync_all_full: bool = false; Hot, Later
         /// Collects per-address observations of scanners and failed handshakes.
-        beobachten: bool = true; Restart, Later
+        beobachten: bool = true; Restart, Now
         /// Sets how long per-address observations are kept.
-        beobachten_minutes: u64 = 10, from 1; Restart, Later
+        beobachten_minutes: u64 = 10, from 1; Restart, Now
         /// Sets how often the observation file is rewritten.
-        beobachten_flush_secs: u64 = 15, from 1; Restart, Later
+        beobachten_flush_secs: u64 = 15, from 1; Restart, Now
         /// Names the observation output file.
-        beobachten_file: Filled = Filled("beobachten.txt".into()); Restart, Later
+        beobachten_file: Filled = Filled("beobachten.txt".into()); Restart, Now
         /// Names the file that records unknown data-centre numbers.
         unknown_dc_log_path: Option<String> = Some("unknown-dc.txt".into()); Restart, Later
         /// Turns recording of unknown data-centre numbers on.

@@ -17,14 +17,14 @@ keys! {
         /// Picks the data centre used when a client asks for an unknown one.
         default_dc: Option<u8> = None, within 1..=5; Restart, Now
         /// Legacy root-level spelling of general.beobachten, ignored when the new key is present.
-        beobachten: Option<bool> = None; Restart, Later, old "general.beobachten"
+        beobachten: Option<bool> = None; Restart, Now, old "general.beobachten"
         /// Legacy root-level spelling of general.beobachten_minutes.
         beobachten_minutes: Option<u64> =
-            None, from 1; Restart, Later, old "general.beobachten_minutes"
+            None, from 1; Restart, Now, old "general.beobachten_minutes"
         /// Legacy root-level spelling of general.beobachten_flush_secs.
         beobachten_flush_secs: Option<u64> =
-            None, from 1; Restart, Later, old "general.beobachten_flush_secs"
+            None, from 1; Restart, Now, old "general.beobachten_flush_secs"
         /// Legacy root-level spelling of general.beobachten_file.
-        beobachten_file: Option<Filled> = None; Restart, Later, old "general.beobachten_file"
+        beobachten_file: Option<Filled> = None; Restart, Now, old "general.beobachten_file"
     }
 }

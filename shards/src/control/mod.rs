@@ -4,9 +4,11 @@
 //! deadline of its own; a shard never waits for the admin side.
 
 mod fingerprints;
+mod observations;
 mod snapshot;
 
 pub use self::fingerprints::{FingerprintRow, FingerprintScope, TlsFingerprints};
+pub use self::observations::{Observation, Observations};
 pub use self::snapshot::{
     DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow, merge_snapshots,
 };
@@ -27,6 +29,11 @@ pub enum Command {
     TlsFingerprints {
         /// Where the copy goes; a full or closed channel is ignored.
         reply: Sender<TlsFingerprints>,
+    },
+    /// Reply with the addresses that failed to become clients.
+    Observations {
+        /// Where the copy goes; a full or closed channel is ignored.
+        reply: Sender<Observations>,
     },
     /// Stop accepting, let sessions go on until the configured limit, then close them.
     Drain,

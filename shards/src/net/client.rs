@@ -219,7 +219,7 @@ impl Shard {
             Progress::Accepted(accepted) => self.serve(key, *accepted),
             Progress::Refused(refusal) => self.refuse(key, refusal),
             Progress::Close(refusal, bytes) => {
-                self.count_end(SessionEnd::Refused(refusal));
+                self.count_end_of(key, SessionEnd::Refused(refusal));
                 let Some(session) = self.sessions.get_mut(key as usize) else {
                     return;
                 };
@@ -262,7 +262,7 @@ impl Shard {
 
     /// No answer, ever; reads on until the client goes or its time is up.
     fn refuse(&mut self, key: u32, refusal: Refusal) {
-        self.count_end(SessionEnd::Refused(refusal));
+        self.count_end_of(key, SessionEnd::Refused(refusal));
         if let Some(session) = self.sessions.get(key as usize) {
             tracing::debug!(from = %session.from, ?refusal, "not served");
         }

@@ -9,7 +9,7 @@ use async_channel::{Receiver, Sender};
 
 use super::control::Update;
 use crate::{
-    control::{Command, ShardSnapshot, TlsFingerprints},
+    control::{Command, Observations, ShardSnapshot, TlsFingerprints},
     engine::Doorbell,
 };
 
@@ -37,6 +37,8 @@ pub(super) enum Question {
     Snapshot(Sender<ShardSnapshot>),
     /// The kinds of TLS clients that came.
     TlsFingerprints(Sender<TlsFingerprints>),
+    /// The addresses that failed to become clients.
+    Observations(Sender<Observations>),
 }
 
 /// The shard's end of its mailbox.
@@ -71,6 +73,7 @@ impl Mailbox {
         match command {
             Command::Snapshot { reply } => self.question(Question::Snapshot(reply)),
             Command::TlsFingerprints { reply } => self.question(Question::TlsFingerprints(reply)),
+            Command::Observations { reply } => self.question(Question::Observations(reply)),
             Command::Drain => self.order(Order::Drain),
             Command::Stop => self.order(Order::Stop),
         }

@@ -30,6 +30,7 @@ use crate::{
         end::SessionEnd,
         fingerprints::Fingerprints,
         nets::NetTable,
+        observations::Observed,
         replay::ReplayStore,
         timer::Timers,
         upstream::Upstream,
@@ -63,6 +64,7 @@ pub(super) struct Shard {
     pub(super) has_rates: bool,
     pub(super) unknown_dcs: HashSet<i16>,
     pub(super) fingerprints: Fingerprints,
+    pub(super) observed: Observed,
     pub(super) rng: StdRng,
     pub(super) keys: KeyPool,
     pub(super) now: Millis,
@@ -132,6 +134,7 @@ impl Shard {
             user_rows: vec![UserCounters::default(); users],
             unknown_dcs: HashSet::new(),
             fingerprints: Fingerprints::default(),
+            observed: Observed::default(),
             rng: StdRng::from_rng(&mut rng),
             keys,
             now: Millis(0),
@@ -378,6 +381,7 @@ impl Shard {
                 Question::TlsFingerprints(reply) => {
                     drop(reply.try_send(self.fingerprints.rows(self.now_unix)));
                 }
+                Question::Observations(reply) => drop(reply.try_send(self.observations())),
             }
         }
     }
@@ -407,7 +411,7 @@ impl Shard {
 
     /// Counts the end and closes both sockets.
     pub(super) fn end(&mut self, key: u32, end: SessionEnd) {
-        self.count_end(end);
+        self.count_end_of(key, end);
         self.remove(key);
     }
 

@@ -2,7 +2,7 @@
 
 use super::shard::Shard;
 use crate::{
-    control::ShardSnapshot,
+    control::{Observations, ShardSnapshot},
     counters::{BadClass, CoreCounters, FailureClass, FailureStage},
     policy::end::SessionEnd,
 };
@@ -66,6 +66,27 @@ impl Totals {
 }
 
 impl Shard {
+    /// Counts how a session ended, and notes its address when that was bad; once for each.
+    pub(super) fn count_end_of(&mut self, key: u32, end: SessionEnd) {
+        if let Some(keep) = self.settings.plane.observe
+            && let Some(class) = end.bad_class()
+            && let Some(session) = self.sessions.get(key as usize)
+        {
+            let from = session.from;
+            self.observed
+                .note(from, class, keep.as_secs(), self.now_unix);
+        }
+        self.count_end(end);
+    }
+
+    /// The addresses that failed to become clients.
+    pub(super) fn observations(&mut self) -> Observations {
+        match self.settings.plane.observe {
+            Some(keep) => self.observed.rows(keep.as_secs(), self.now_unix),
+            None => Observations::default(),
+        }
+    }
+
     /// Counts how a connection ended; once for each.
     pub(super) fn count_end(&mut self, end: SessionEnd) {
         let totals = &mut self.totals;

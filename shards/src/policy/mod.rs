@@ -13,6 +13,7 @@ pub(crate) mod limits;
 pub(crate) mod me;
 pub(crate) mod meter;
 pub(crate) mod nets;
+pub(crate) mod observations;
 pub(crate) mod rates;
 pub(crate) mod replay;
 pub(crate) mod timer;

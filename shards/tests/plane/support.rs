@@ -195,6 +195,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             parking: Parking::Ring,
             rst_on_close: RstOnClose::Off,
             fingerprints: true,
+            observe: Some(Duration::from_secs(600)),
         },
         listeners: vec![ListenerSettings {
             addr: ([127, 0, 0, 1], 0).into(),

@@ -5,10 +5,11 @@
 //!                         ^──────Report─────'    ^──what became of it──────────'
 //! ```
 //!
-//! The supervisor knows all writers of all shards by their latest reports, and decides what concerns
-//! the process: floors, shares, generations, gates, families, quarantine, readiness. It says so in a
-//! [`plan::Plan`], which is whole each time: a shard that missed one has missed nothing. A pool
-//! decides about its own writers and sessions. Both are state and `now` in, verdicts out.
+//! The supervisor knows all writers of all shards by their latest reports, and decides what
+//! concerns the process: floors, shares, generations, gates, families, quarantine, readiness. It
+//! says so in a [`plan::Plan`], which is whole each time: a shard that missed one has missed
+//! nothing. A pool decides about its own writers and sessions. Both are state and `now` in,
+//! verdicts out.
 //!
 //! Source: middle-proxy.md, part B.
 

@@ -27,8 +27,8 @@ pub struct Report {
     pub refills: Vec<RefillRow>,
     /// Dials under way of all kinds.
     pub dials: u32,
-    /// The dials of `Fill::First` and `Fill::Rest` are over: nothing is missing, or a whole round of
-    /// every group that misses some has failed.
+    /// The dials of `Fill::First` and `Fill::Rest` are over: nothing is missing, or a whole round
+    /// of every group that misses some has failed.
     pub fill_done: bool,
     /// All passes of the warm-up `Generations::warm_round` are over.
     pub warm_done: u64,
