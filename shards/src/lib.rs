@@ -21,11 +21,19 @@ pub use net::{Control, Mailbox, Plane, StartError, Updating, start};
 pub mod me {
     pub use crate::policy::Millis;
     pub use crate::policy::me::{
+        families::FamilyState,
         plan::{
             Addresses, Fill, Generations, GroupPlan, Plan, Replacing, Route, Secret, ShardLimits,
             Task, TaskKind, WriterId,
         },
         report::{GroupUse, KeyFacts, PoolEvent, RefillRow, Report, WriterRow, WriterState},
+        startup::{Stage, StageMove},
+        status::{
+            BlockReason, BoundStatus, FamilyStatus, FloorStatus, GateStatus, GenerationStatus,
+            GroupStatus, InitStatus, MeStatus, QuarantineStatus, RefreshStatus, RerouteReason,
+            RouteStatus, SelftestStatus, SkewStatus, StartupStatus, StepState, StepStatus,
+        },
+        supervisor::{MeEvent, MeEventKind, Offered, Origin, Setup, SkewSource, Supervisor},
     };
 }
 

@@ -13,5 +13,9 @@
 //!
 //! Source: middle-proxy.md, part B.
 
+pub(crate) mod families;
 pub(crate) mod plan;
 pub(crate) mod report;
+pub(crate) mod startup;
+pub(crate) mod status;
+pub(crate) mod supervisor;

@@ -8,7 +8,7 @@ use super::super::Millis;
 use crate::{proto::middle::secret_file::ProxySecret, settings::MeSettings};
 
 /// The state of the process as far as shards act on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Grows by one with each plan.
     pub serial: u64,
@@ -36,6 +36,8 @@ pub struct Plan {
     pub generations: Generations,
     /// How shares are filled.
     pub fill: Fill,
+    /// Grows by one when `fill` begins anew: `Report::fill_done` is about this round.
+    pub fill_round: u64,
     /// Endpoints not to be dialled until then; live ones only, sorted by address.
     pub quarantine: Arc<[(SocketAddr, Millis)]>,
     /// What one shard may do of what the process may do.
@@ -57,7 +59,7 @@ pub enum Route {
 }
 
 /// A proxy secret and its place in the row of those that were valid.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
     /// Grows by one with each new secret.
     pub epoch: u64,
@@ -85,10 +87,17 @@ pub struct GroupPlan {
     pub endpoints: Arc<[SocketAddr]>,
     /// `R(e)`: what an override of the cap is judged by.
     pub base: u32,
-    /// Writers wanted of each shard, in shard order; sums up to the group's target.
+    /// Writers wanted of each shard, in shard order: the group's target, and those grown or opened
+    /// on demand.
     pub shares: Arc<[u32]>,
     /// Active writers of the whole process are at least the target: refreshes are allowed.
     pub at_floor: bool,
+    /// The process has fewer than `base` active writers of the group: a dial may override the cap
+    /// (11.5).
+    pub under_base: bool,
+    /// Every shard with a share has a writer at an endpoint of the current map: without hardswap,
+    /// writers outside the map may go (`Generations::drain_unmapped`).
+    pub covered: bool,
     /// Writers of generations before this one drain (active and warm ones alike).
     pub drain_before: u64,
     /// Set by family (v4, v6) while the only endpoint of the group has no writer anywhere: pools
@@ -107,8 +116,11 @@ pub struct Generations {
     /// Grows by one when the passes of the warm-up begin anew.
     pub warm_round: u64,
     /// Writers whose endpoint is not in the map drain, with leave to take sessions for lack of
-    /// others. Set by a map change without hardswap.
+    /// others, if their group is `covered` or no longer in `groups`. Set by a map change without
+    /// hardswap.
     pub drain_unmapped: bool,
+    /// Writers of groups that are not in `groups` drain when their generation is before this.
+    pub drain_others_before: u64,
 }
 
 /// How shares are filled (section 12).
@@ -220,8 +232,10 @@ impl Plan {
                 warming: None,
                 warm_round: 0,
                 drain_unmapped: false,
+                drain_others_before: 0,
             },
             fill: Fill::Not,
+            fill_round: 0,
             quarantine: Arc::new([]),
             limits: ShardLimits::default(),
             tasks: Arc::new([]),

@@ -115,6 +115,13 @@ pub enum PoolEvent {
     },
     /// Keys of a handshake were derived: what the self-test compares (section 24.2).
     Keys(KeyFacts),
+    /// A dial through a SOCKS server was connected (sections 9.1 and 24.2).
+    Socks {
+        /// What the server reported as its bound address, usable or not.
+        reported: Option<SocketAddr>,
+        /// It was not usable and the policy refused the dial: `socks_kdf_strict_reject_total`.
+        refused: bool,
+    },
     /// A task is over.
     TaskDone {
         /// Its id.
