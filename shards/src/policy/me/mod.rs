@@ -15,6 +15,11 @@
 
 pub(crate) mod families;
 pub(crate) mod plan;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the edge takes it up")
+)]
+pub(crate) mod pool;
 pub(crate) mod report;
 pub(crate) mod startup;
 pub(crate) mod status;
