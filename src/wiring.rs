@@ -11,7 +11,7 @@ use std::{
 };
 
 use shards::{
-    proto::dc::DcTable,
+    proto::{dc::DcTable, middle::proxy_req::AdTag},
     settings::{
         AddressMode, AddressSettings, BufferSettings, HotSettings, ListenerSettings, Modes,
         NetRate, Parking, PlaneSettings, RateKey, RateSettings, ReplaySettings, RstOnClose,
@@ -112,6 +112,7 @@ pub(crate) fn wire(
         timeouts: timeouts(config),
         replay: replay(loaded),
         upstream: upstream(config),
+        me: None,
         hot: hot(config),
         users: users(config, used_bytes),
     };
@@ -340,6 +341,7 @@ pub(crate) fn hot(config: &Config) -> HotSettings {
                 rate: rate(*limit),
             })
             .collect(),
+        ad_tag: config.general.ad_tag.as_ref().map(|tag| AdTag(tag.0)),
     }
 }
 
@@ -369,6 +371,7 @@ pub(crate) fn users(config: &Config, used_bytes: UsedBytes<'_>) -> Arc<[UserSett
     let expirations = by_name(&access.user_expirations);
     let denies = by_name(&access.user_source_deny);
     let rates = by_name(&access.user_rate_limits);
+    let ad_tags = by_name(&access.user_ad_tags);
     // 0 falls back to the limit for everybody.
     let limit = |own: Option<&&usize>, each: usize| match own {
         Some(&&own) if own > 0 => own as u64,
@@ -393,6 +396,7 @@ pub(crate) fn users(config: &Config, used_bytes: UsedBytes<'_>) -> Arc<[UserSett
                 .map(|limit| rate(**limit))
                 .unwrap_or_default(),
             quota_used_bytes: used_bytes(name),
+            ad_tag: ad_tags.get(name).map(|tag| AdTag(tag.0)),
         }
     };
     access.users.0.iter().map(user).collect()

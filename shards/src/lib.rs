@@ -15,10 +15,11 @@ mod policy;
 pub mod proto;
 pub mod settings;
 
-pub use net::{Control, Mailbox, Plane, StartError, Updating, start};
+pub use net::{Clock, Control, Mailbox, Plane, StartError, Updating, start};
 
 /// Middle proxies: what the supervisor of the process decides with, and what it says to the shards.
 pub mod me {
+    pub use crate::net::MeLink;
     pub use crate::policy::Millis;
     pub use crate::policy::me::{
         families::FamilyState,

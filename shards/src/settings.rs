@@ -7,7 +7,7 @@ use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::proto::{dc::DcTable, secret::Secret};
+use crate::proto::{dc::DcTable, middle::proxy_req::AdTag, secret::Secret};
 
 mod me;
 
@@ -35,10 +35,23 @@ pub struct Settings {
     pub replay: ReplaySettings,
     /// How DCs are reached.
     pub upstream: UpstreamSettings,
+    /// Middle proxies; `None`: every session goes to its DC directly.
+    pub me: Option<MeSetup>,
     /// What can change while the plane runs, beside the users.
     pub hot: HotSettings,
     /// Users, their secrets and limits; replaced as a whole when the configuration changes.
     pub users: Arc<[UserSettings]>,
+}
+
+/// What a plane that may go through middle proxies starts with.
+#[derive(Clone, Debug)]
+pub struct MeSetup {
+    /// The knobs until the first plan brings others.
+    pub settings: Arc<MeSettings>,
+    /// The system's id of this process; told to MEs.
+    pub pid: u32,
+    /// When this process started, Unix seconds; told to MEs.
+    pub start_unix_secs: u32,
 }
 
 /// What applies to all users and may change while the plane runs.
@@ -51,6 +64,8 @@ pub struct HotSettings {
     /// Limits by source network. Of several keys that fit the longest exact net counts; where
     /// none fits, the longest template.
     pub net_rates: Vec<NetRate>,
+    /// Ad tag of users without their own (`general.ad_tag`).
+    pub ad_tag: Option<AdTag>,
 }
 
 /// What is counted; gauges and limits are right in any case.
@@ -330,6 +345,8 @@ pub struct UserSettings {
     pub rate: RateSettings,
     /// Quota used so far; looked at only when the plane does not know the name yet.
     pub quota_used_bytes: u64,
+    /// The user's own ad tag, for sessions through middle proxies that begin from now on.
+    pub ad_tag: Option<AdTag>,
 }
 
 #[cfg(test)]
@@ -347,6 +364,7 @@ impl UserSettings {
             source_deny: Vec::new(),
             rate: RateSettings::default(),
             quota_used_bytes: 0,
+            ad_tag: None,
         }
     }
 }

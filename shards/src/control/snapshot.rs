@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::counters::{
-    BadClass, CoreCounters, DesyncCounters, FailureClass, FailureStage, MeCounters, PoolCounters,
-    UpstreamCounters, UserCounters,
+use crate::{
+    counters::{
+        BadClass, CoreCounters, DesyncCounters, FailureClass, FailureStage, MeCounters,
+        PoolCounters, UpstreamCounters, UserCounters,
+    },
+    me::{GroupUse, RefillRow, WriterRow},
 };
 
 /// A copy of one shard's counters and rows; merged with the others' by [`merge_snapshots`].
@@ -37,6 +40,18 @@ pub struct ShardSnapshot {
     pub upstreams: Vec<UpstreamRow>,
     /// New clients are accepted.
     pub accepting: bool,
+    /// ME writers, ascending by (dc, endpoint, id).
+    pub writers: Vec<WriterRow>,
+    /// Sessions by DC group, ascending by DC.
+    pub me_groups: Vec<GroupUse>,
+    /// Refills under way, ascending; once for each shard that is at it.
+    pub refills: Vec<RefillRow>,
+    /// Handshakes refused by MEs, by error code, ascending; sums up to `handshake_reject_total`.
+    pub handshake_error_codes: Vec<(i32, u64)>,
+    /// Sessions through MEs now, bound to a writer or not.
+    pub sessions_me: u64,
+    /// Sessions direct to DCs now; with `sessions_me` all sessions there are.
+    pub sessions_direct: u64,
 }
 
 impl ShardSnapshot {
@@ -51,6 +66,12 @@ impl ShardSnapshot {
             row.active = 0;
         }
         self.accepting = false;
+        self.pool.pool_drain_active = 0;
+        self.writers.clear();
+        self.me_groups.clear();
+        self.refills.clear();
+        self.sessions_me = 0;
+        self.sessions_direct = 0;
     }
 }
 
@@ -126,7 +147,15 @@ pub fn merge_snapshots(parts: impl IntoIterator<Item = ShardSnapshot>) -> Option
         merge_users(&mut total.users, &part.users);
         merge_ips(&mut total.user_ips, &part.user_ips);
         total.accepting &= part.accepting;
+        total.writers.extend_from_slice(&part.writers);
+        total.me_groups.extend_from_slice(&part.me_groups);
+        total.refills.extend_from_slice(&part.refills);
+        let codes = &part.handshake_error_codes;
+        total.handshake_error_codes.extend_from_slice(codes);
+        total.sessions_me += part.sessions_me;
+        total.sessions_direct += part.sessions_direct;
     }
+    sort_me(&mut total);
     total.upstreams = merge_upstreams(&parts);
     Some(total)
 }
@@ -135,6 +164,32 @@ fn add_all(total: &mut [u64], part: &[u64]) {
     for (sum, value) in total.iter_mut().zip(part) {
         *sum = sum.saturating_add(*value);
     }
+}
+
+/// One row of the ME side for each thing, in order.
+fn sort_me(total: &mut ShardSnapshot) {
+    let writers = &mut total.writers;
+    writers.sort_unstable_by_key(|row| (row.dc, row.endpoint, row.id));
+    total.refills.sort_unstable();
+    total.me_groups.sort_by_key(|group| group.dc);
+    total.me_groups.dedup_by(|group, kept| {
+        let same = group.dc == kept.dc;
+        if same {
+            kept.sessions += group.sessions;
+            kept.last_bind = kept.last_bind.max(group.last_bind);
+            kept.wanted |= group.wanted;
+        }
+        same
+    });
+    let codes = &mut total.handshake_error_codes;
+    codes.sort_unstable();
+    codes.dedup_by(|row, kept| {
+        let same = row.0 == kept.0;
+        if same {
+            kept.1 += row.1;
+        }
+        same
+    });
 }
 
 fn merge_users(total: &mut Vec<UserCounters>, part: &[UserCounters]) {

@@ -11,6 +11,7 @@ use super::control::Update;
 use crate::{
     control::{Command, Observations, ShardSnapshot, TlsFingerprints},
     engine::Doorbell,
+    policy::me::plan::Plan,
 };
 
 /// Where commands for one shard are posted, from any thread.
@@ -25,6 +26,8 @@ pub struct Mailbox {
 pub(super) enum Order {
     /// Take over other users and settings.
     Update(Arc<Update>),
+    /// Go by another plan about middle proxies.
+    Me(Arc<Plan>),
     /// Stop accepting, let sessions go on until the configured limit, then close them.
     Drain,
     /// Close everything now.

@@ -17,4 +17,4 @@ mod update;
 
 pub use self::control::{Control, Updating};
 pub use self::mailbox::Mailbox;
-pub use self::start::{Plane, StartError, start};
+pub use self::start::{Clock, MeLink, Plane, StartError, start};

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use async_channel::Sender;
 use glommio::io::PollableFd;
 use rand::{SeedableRng, rngs::StdRng};
 use slab::Slab;
@@ -29,6 +30,7 @@ use crate::{
         Millis,
         end::SessionEnd,
         fingerprints::Fingerprints,
+        me::{plan::Plan, report::Report},
         nets::NetTable,
         observations::Observed,
         replay::ReplayStore,
@@ -80,6 +82,10 @@ pub(super) struct Shard {
     /// Listeners that ran out of descriptors, and when they are tried again.
     resting: Vec<(SocketId, Millis)>,
     inbox: Inbox,
+    /// What the supervisor of middle proxies said last.
+    pub(super) me_plan: Option<Arc<Plan>>,
+    /// Where reports about middle proxies go.
+    pub(super) me_report: Option<Sender<Report>>,
     /// Set while draining: when the rest is closed.
     drain_until: Option<Millis>,
     stopping: bool,
@@ -96,6 +102,8 @@ pub(super) struct Parts {
     pub(super) replay: Arc<ReplayStore>,
     /// The zero of all shards' clocks: what they share has times in it.
     pub(super) started: Instant,
+    /// Where reports about middle proxies go.
+    pub(super) report: Option<Sender<Report>>,
 }
 
 /// Pause after accepting ran out of descriptors.
@@ -147,6 +155,8 @@ impl Shard {
             listeners,
             resting: Vec::new(),
             inbox,
+            me_plan: None,
+            me_report: parts.report,
             drain_until: None,
             stopping: false,
         };
@@ -370,6 +380,7 @@ impl Shard {
         while let Some(order) = self.inbox.order() {
             match order {
                 Order::Update(update) => self.update(&update),
+                Order::Me(plan) => self.me_plan = Some(plan),
                 Order::Drain => self.drain(),
                 Order::Stop => self.close_all(),
             }

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::{
     control::{Applied, Control, Globals},
-    mailbox::Mailbox,
+    mailbox::{Mailbox, Order},
     shard::{Parts, Shard},
 };
 use crate::{
@@ -24,7 +24,13 @@ use crate::{
         Engine, EngineSettings, ListenOptions, check_free, listen, needs_program, probe::explain,
         steer_by_cpu,
     },
-    policy::{directory::Directory, nets::NetTable, replay::ReplayStore},
+    policy::{
+        Millis,
+        directory::Directory,
+        me::{plan::Plan, report::Report},
+        nets::NetTable,
+        replay::ReplayStore,
+    },
     settings::{ListenerSettings, RstOnClose, Settings},
 };
 
@@ -34,6 +40,36 @@ pub struct Plane {
     addrs: Vec<SocketAddr>,
     events: Receiver<PlaneEvent>,
     control: Option<Control>,
+    clock: Clock,
+    /// Set when the plane may go through middle proxies.
+    me_reports: Option<Receiver<Report>>,
+}
+
+/// Posts plans to every shard, from any thread.
+#[derive(Clone, Debug)]
+pub struct MeLink {
+    mailboxes: Vec<Mailbox>,
+}
+
+impl MeLink {
+    /// Gives every shard another plan; never blocks. A shard that has ended takes none.
+    pub fn post(&self, plan: &Arc<Plan>) {
+        for mailbox in &self.mailboxes {
+            mailbox.order(Order::Me(Arc::clone(plan)));
+        }
+    }
+}
+
+/// The clock of all shards of one plane.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Milliseconds since the plane was started.
+    #[must_use]
+    pub fn now(self) -> Millis {
+        Millis(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 /// Why the plane did not start.
@@ -82,11 +118,20 @@ pub fn start(settings: Settings) -> Result<Plane, StartError> {
     let shards = settings.plane.cores.iter();
     let applied: Applied = shards.map(|_| AtomicU64::new(0)).collect();
     let (tell, events) = async_channel::unbounded();
+    let (report, me_reports) = match settings.me {
+        Some(_) => {
+            let (report, reports) = async_channel::unbounded();
+            (Some(report), Some(reports))
+        }
+        None => (None, None),
+    };
     let mut plane = Plane {
         shards: Vec::new(),
         addrs,
         events,
         control: None,
+        clock: Clock(started),
+        me_reports,
     };
     for (shard, (core, sockets)) in settings.plane.cores.iter().zip(sockets).enumerate() {
         let parts = Parts {
@@ -98,6 +143,7 @@ pub fn start(settings: Settings) -> Result<Plane, StartError> {
             applied: Arc::clone(&applied),
             started,
             replay: Arc::clone(&replay),
+            report: report.clone(),
         };
         match spawn(parts, *core, sockets, tell.clone()) {
             Ok(started) => plane.shards.push(started),
@@ -143,6 +189,28 @@ impl Plane {
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// What the shards report of middle proxies, all shards in one channel; `None` when every
+    /// session goes direct.
+    #[must_use]
+    pub fn me_reports(&self) -> Option<Receiver<Report>> {
+        self.me_reports.clone()
+    }
+
+    /// Where plans about middle proxies are posted; `None` when every session goes direct.
+    #[must_use]
+    pub fn me_link(&self) -> Option<MeLink> {
+        self.me_reports.as_ref()?;
+        Some(MeLink {
+            mailboxes: self.mailboxes(),
+        })
+    }
+
+    /// The clock that reports and rows of this plane go by.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// What the plane tells of itself.

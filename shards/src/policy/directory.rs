@@ -248,7 +248,8 @@ impl Draft {
         let row = match old {
             Some(row) => {
                 let same_secret = row.secret == user.secret;
-                if same_secret && row.limits == limits && row.standing == standing {
+                let same_rest = row.standing == standing && row.ad_tag == user.ad_tag;
+                if same_secret && row.limits == limits && same_rest {
                     self.rows[index] = Some(row);
                     return;
                 }
@@ -269,6 +270,7 @@ impl Draft {
                     standing,
                     limits,
                     gauge: row.gauge,
+                    ad_tag: user.ad_tag,
                 }
             }
             None => Row {
@@ -277,6 +279,7 @@ impl Draft {
                 standing,
                 limits,
                 gauge: Arc::new(Gauge::new(user.quota_used_bytes)),
+                ad_tag: user.ad_tag,
             },
         };
         self.rows[index] = Some(row);

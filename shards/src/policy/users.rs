@@ -13,7 +13,7 @@ use std::{
 
 use super::limits::{Gauge, Limits};
 use crate::{
-    proto::{crypto::HmacKey, secret::Secret},
+    proto::{crypto::HmacKey, middle::proxy_req::AdTag, secret::Secret},
     settings::RateSettings,
 };
 
@@ -36,6 +36,7 @@ pub(crate) struct Row {
     pub(crate) standing: Standing,
     pub(crate) limits: Limits,
     pub(crate) gauge: Arc<Gauge>,
+    pub(crate) ad_tag: Option<AdTag>,
 }
 
 /// What becomes of a user's clients.
@@ -210,6 +211,7 @@ mod tests {
                 standing: Standing::Served,
                 limits: Limits::new(&UserSettings::unlimited("")),
                 gauge: Arc::default(),
+                ad_tag: None,
             })
         };
         UserTable::new((0..count).map(row).collect())

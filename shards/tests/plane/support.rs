@@ -243,6 +243,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             unhealthy_fails: 3,
             probe_every: Duration::ZERO,
         },
+        me: None,
         hot: HotSettings::default(),
         users: Arc::new([user("one", Secret([1; 16])), user("two", SECRET)]),
     }
@@ -260,6 +261,7 @@ pub(crate) fn user(name: &str, secret: Secret) -> UserSettings {
         source_deny: Vec::new(),
         rate: RateSettings::default(),
         quota_used_bytes: 0,
+        ad_tag: None,
     }
 }
 
