@@ -15,12 +15,15 @@
 //!
 //! Source: middle-proxy.md 11 to 19.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::{
-    super::Millis,
+    super::{Millis, timer::Timers},
     plan::{Plan, Route},
-    report::Report,
+    report::{PoolEvent, Report},
 };
 use crate::{
     counters::{MeCounters, PoolCounters},
@@ -28,17 +31,100 @@ use crate::{
     settings::MeSettings,
 };
 
+mod apply;
+mod beats;
+mod dial;
+mod dice;
+mod drain;
 mod exchange;
+mod fill;
+mod group;
+mod loss;
+mod pick;
+mod pulse;
+mod refill;
+mod registry;
+mod reports;
+mod tally;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod warm;
+mod writer;
 
 pub(crate) use exchange::{
     Action, Ask, Bind, ClosedBy, Derived, DialFailure, DialId, DialLimits, Loss, Opened,
     SessionFacts, Target, Unbound, WriterFacts, WriterKey,
 };
 
+use dial::{Bars, Dial};
+use dice::Dice;
+use fill::Startup;
+use group::Group;
+use pick::Pick;
+use registry::{Owner, Strangers};
+use reports::Outbox;
+use tally::Tally;
+use wait::{Recovery, Waiting};
+use warm::Warmup;
+use writer::Writers;
+
 /// The writers of one shard and their sessions.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    place: Place,
     plan: Arc<Plan>,
+    writers: Writers,
+    /// Groups of the plan, and those that still have writers here.
+    groups: BTreeMap<i16, Group>,
+    dials: BTreeMap<DialId, Dial>,
+    next_dial: u64,
+    /// `k` of the next writer's id.
+    next_writer: u64,
+    /// Life signs, by place of the writer.
+    timers: Timers,
+    waiting: Waiting,
+    recovery: Recovery,
+    actions: VecDeque<Action>,
+    outbox: Outbox,
+    tally: Tally,
+    dice: Dice,
+    bars: Bars,
+    strangers: Strangers,
+    /// Advances with each choice of a writer.
+    turn: usize,
+    /// When any session was last bound.
+    last_bind: Option<Millis>,
+    /// Active writers opened less those gone since the plan came, which knows of none of them.
+    active_delta: i64,
+    /// The same of warm ones.
+    warm_delta: i64,
+    /// The last tick whose dials were begun.
+    ticked: u64,
+    /// Dials of the health tick left until the next.
+    budget: u32,
+    startup: Startup,
+    warmup: Option<Warmup>,
+    /// The last warm-up whose passes are over.
+    warm_done: u64,
+    /// Tasks up to this id were begun.
+    last_task: u64,
+    /// When drained writers were last cleaned away.
+    cleaned: Millis,
+    deadline: Deadline,
+}
+
+/// The next deadline of what takes a search to find, until something moves it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Deadline {
+    known: Option<Option<Millis>>,
+}
+
+impl Deadline {
+    fn touch(&mut self) {
+        self.known = None;
+    }
 }
 
 /// Which shard a pool belongs to.
@@ -54,9 +140,38 @@ pub(crate) struct Place {
 
 impl Pool {
     /// A pool without writers, under an empty plan.
-    pub(crate) fn new(_place: Place, settings: Arc<MeSettings>, _now: Millis) -> Self {
+    pub(crate) fn new(place: Place, settings: Arc<MeSettings>, now: Millis) -> Self {
+        let mut tally = Tally::default();
+        tally.set_counts(settings.counts);
         Self {
             plan: Arc::new(Plan::empty(settings, Route::Direct)),
+            writers: Writers::default(),
+            groups: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            next_dial: 0,
+            next_writer: 0,
+            timers: Timers::default(),
+            waiting: Waiting::default(),
+            recovery: Recovery::default(),
+            actions: VecDeque::new(),
+            outbox: Outbox::default(),
+            dice: Dice::new(place.seed),
+            bars: Bars::default(),
+            strangers: Strangers::new(),
+            turn: 0,
+            last_bind: None,
+            active_delta: 0,
+            warm_delta: 0,
+            ticked: 0,
+            budget: 0,
+            startup: Startup::default(),
+            warmup: None,
+            warm_done: 0,
+            last_task: 0,
+            cleaned: now,
+            deadline: Deadline::default(),
+            place,
+            tally,
         }
     }
 
@@ -66,108 +181,229 @@ impl Pool {
     }
 
     /// Goes by a new plan; one that is not newer is ignored.
-    pub(crate) fn apply(&mut self, plan: &Arc<Plan>, _now: Millis) {
+    pub(crate) fn apply(&mut self, plan: &Arc<Plan>, now: Millis) {
         if plan.serial > self.plan.serial {
-            self.plan = Arc::clone(plan);
+            self.go_by(plan, now);
         }
     }
 
     /// Does what is due: dials, pings, timeouts, cleaning.
-    pub(crate) fn advance(&mut self, _now: Millis, _ask: Ask<'_>) {}
+    pub(crate) fn advance(&mut self, now: Millis, ask: Ask<'_>) {
+        self.advance_beats(now, ask);
+        self.clean(now, ask);
+        self.advance_refills(now);
+        self.advance_startup(now);
+        self.advance_warmup(now);
+        self.advance_waits(now);
+    }
 
     /// When [`Self::advance`] or [`Self::report`] has something to do.
     pub(crate) fn next_deadline(&mut self) -> Option<Millis> {
-        None
+        let searched = match self.deadline.known {
+            Some(known) => known,
+            None => {
+                let found = self.search_deadline();
+                self.deadline.known = Some(found);
+                found
+            }
+        };
+        let report = self.outbox.due(self.writers.len() > 0);
+        [searched, report].into_iter().flatten().min()
+    }
+
+    fn search_deadline(&self) -> Option<Millis> {
+        let groups = self.groups.values().flat_map(|group| {
+            let refills = group
+                .refill
+                .iter()
+                .flatten()
+                .filter_map(|refill| refill.next);
+            refills.chain(group.warm.next)
+        });
+        let whole = [
+            self.timers.next(),
+            self.waiting.next_due(),
+            self.clean_due(),
+            self.startup.next_round,
+        ];
+        whole.into_iter().flatten().chain(groups).min()
     }
 
     /// The next thing to do.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
-        None
+        self.actions.pop_front()
     }
 
     /// The keys of a dial were derived: for the self-test, and `socks_kdf_compat_fallback_total`.
-    pub(crate) fn keys_derived(&mut self, _derived: Derived) {}
+    pub(crate) fn keys_derived(&mut self, derived: Derived) {
+        if derived.fell_back {
+            let count = &mut self.tally;
+            count.me(|me| me.socks_kdf_compat_fallback_total += 1);
+        }
+        self.outbox.event(PoolEvent::Keys(derived.facts));
+    }
 
     /// A dial is over. `None` for an open one: nobody wants it any more, close it.
     pub(crate) fn dial_ended(
         &mut self,
-        _dial: DialId,
-        _result: Result<Opened, DialFailure>,
-        _now: Millis,
+        dial: DialId,
+        result: Result<Opened, DialFailure>,
+        now: Millis,
     ) -> Option<WriterKey> {
-        None
+        self.finish_dial(dial, result, now)
     }
 
     /// A writer ended. `ask` is called for each session bound to it; the verdicts are actions. A
     /// writer the pool does not know (any more) is ignored.
-    pub(crate) fn lost(&mut self, _writer: WriterKey, _why: Loss, _now: Millis, _ask: Ask<'_>) {}
+    pub(crate) fn lost(&mut self, writer: WriterKey, why: Loss, now: Millis, ask: Ask<'_>) {
+        self.writer_lost(writer, why, now, ask);
+    }
 
     /// Binds a session that has a message for `dc`, as its client named it. Called once per
     /// session and after each `Move` and `Woken`; not for a session that is bound.
     ///
     /// O(writers of one group); no allocation but for the growth of a writer's table.
-    pub(crate) fn bind(&mut self, _dc: i16, _session: u32, _now: Millis) -> Bind {
-        Bind::Wait
+    pub(crate) fn bind(&mut self, dc: i16, session: u32, now: Millis) -> Bind {
+        let resolved = self.plan.resolve(dc);
+        let (dc, by_default) =
+            resolved.map_or((dc, true), |(planned, by_default)| (planned.dc, by_default));
+        let is_full = match self.pick(dc, now) {
+            Pick::To(key) => match self.bind_to(key, session, now) {
+                Some(conn) => return Bind::To(key, conn),
+                None => true,
+            },
+            Pick::Full => true,
+            Pick::Nothing => false,
+        };
+        self.wait((dc, by_default), session, is_full, now)
+    }
+
+    fn bind_to(&mut self, key: WriterKey, session: u32, now: Millis) -> Option<ConnId> {
+        let active = self.plan.generations.active;
+        let writer = self.writers.get_mut(key)?;
+        let conn = writer.registry.bind(session)?;
+        writer.idle_since = None;
+        writer.ever_bound = true;
+        let (dc, is_stale) = (writer.dc, writer.generation < active);
+        if is_stale {
+            self.tally.pool(|pool| pool.pool_stale_pick_total += 1);
+        }
+        self.last_bind = Some(now);
+        if let Some(group) = self.groups.get_mut(&dc) {
+            group.last_bind = Some(now);
+        }
+        self.stop_waiting(session);
+        Some(conn)
     }
 
     /// The session ended while it was waiting. One that is not waiting is ignored.
-    pub(crate) fn forget(&mut self, _session: u32) {}
+    pub(crate) fn forget(&mut self, session: u32) {
+        self.stop_waiting(session);
+    }
 
     /// Whose a d2c frame is. O(1).
-    pub(crate) fn target(&mut self, _writer: WriterKey, _conn: ConnId, _now: Millis) -> Target {
-        Target::Unknown { answer: false }
+    pub(crate) fn target(&mut self, writer: WriterKey, conn: ConnId, now: Millis) -> Target {
+        let Some(found) = self.writers.get_mut(writer) else {
+            return Target::Unknown { answer: false };
+        };
+        match found.registry.owner(conn, now) {
+            Owner::Session(session) => Target::Session(session),
+            Owner::Service => {
+                self.signal_answered(writer, now);
+                Target::Service
+            }
+            Owner::Past { answer } => Target::Unknown { answer },
+            Owner::Stranger => Target::Unknown {
+                answer: self.strangers.answer(writer.0, conn, now),
+            },
+        }
     }
 
     /// The session ended, or the ME closed it, the pool's own ids included. O(1). `false`: the id
     /// is not known (any more), no CLOSE_CONN is due.
     pub(crate) fn unbind(
         &mut self,
-        _writer: WriterKey,
-        _conn: ConnId,
-        _by: ClosedBy,
-        _now: Millis,
+        writer: WriterKey,
+        conn: ConnId,
+        by: ClosedBy,
+        now: Millis,
     ) -> bool {
-        false
+        let Some(writer) = self.writers.get_mut(writer) else {
+            return false;
+        };
+        match writer.registry.free(conn, by == ClosedBy::Us, now) {
+            Some(Owner::Session(_)) => {
+                if writer.is_empty() {
+                    writer.idle_since = Some(now);
+                }
+                true
+            }
+            Some(Owner::Service) => {
+                writer.pulse.signal_closed();
+                true
+            }
+            Some(Owner::Past { .. } | Owner::Stranger) | None => false,
+        }
     }
 
     /// A PONG.
-    pub(crate) fn pong(&mut self, _writer: WriterKey, _id: u64, _now: Millis) {}
+    pub(crate) fn pong(&mut self, writer: WriterKey, id: u64, now: Millis) {
+        let writer = self.writers.get_mut(writer);
+        if writer.is_some_and(|writer| writer.pulse.pong(id, now)) {
+            self.tally.me(|me| me.keepalive_pong_total += 1);
+        }
+    }
 
     /// How full a writer's send queue is, in percent of the nearer of its two bounds, and whether
     /// another frame would be taken. To be told when `has_room` changes and when `used_pct` moved
     /// by a few percent. O(1).
-    pub(crate) fn set_queue(&mut self, _writer: WriterKey, _used_pct: u8, _has_room: bool) {}
+    pub(crate) fn set_queue(&mut self, writer: WriterKey, used_pct: u8, has_room: bool) {
+        let Some(writer) = self.writers.get_mut(writer) else {
+            return;
+        };
+        writer.used_pct = used_pct;
+        let is_freed = has_room && !writer.has_room;
+        writer.has_room = has_room;
+        if is_freed {
+            let dc = writer.dc;
+            self.wake(dc);
+        }
+    }
 
     /// The next report, if one is due.
-    pub(crate) fn report(&mut self, _now: Millis) -> Option<Report> {
-        None
+    pub(crate) fn report(&mut self, now: Millis) -> Option<Report> {
+        self.take_report(now)
     }
 
     /// The shard's writers, groups and refills as they are, whether due or not: for snapshots.
     /// Without events; the next due report is not put off.
-    pub(crate) fn snapshot(&self, _now: Millis) -> Report {
-        Report::default()
+    pub(crate) fn snapshot(&self) -> Report {
+        self.rows()
     }
 
     /// What a writer is; `None` once it is gone.
-    pub(crate) fn writer(&self, _writer: WriterKey) -> Option<WriterFacts> {
-        None
+    pub(crate) fn writer(&self, writer: WriterKey) -> Option<WriterFacts> {
+        self.writers.get(writer).map(|writer| WriterFacts {
+            id: writer.id,
+            dc: writer.dc,
+            endpoint: writer.endpoint,
+        })
     }
 
     /// What the pool counts of 26.1: keepalive, signals, reconnects, handshake rejects, end of
     /// stream, SOCKS KDF, dials and bypasses of outages, rotations done. `route_drop_*` and `d2c_*`
     /// are the edge's; the rest is the supervisor's.
     pub(crate) fn me_counters(&self) -> MeCounters {
-        MeCounters::default()
+        self.tally.me_counters()
     }
 
     /// What the pool counts of 26.2: all but `pool_swap_total`.
     pub(crate) fn pool_counters(&self) -> PoolCounters {
-        PoolCounters::default()
+        self.tally.pool_counters(self.draining())
     }
 
     /// Rows of `handshake_error_codes`, ascending by code, at most 64.
     pub(crate) fn handshake_error_codes(&self) -> Vec<(i32, u64)> {
-        Vec::new()
+        self.tally.codes()
     }
 }

@@ -1,0 +1,473 @@
+//! Shares: how many writers a shard wants of each group, and the dials of startup and health tick
+//! that get them.
+//!
+//! ```text
+//!   First   all groups at once, one writer each (a group with one endpoint its share), endpoints
+//!           in random order, until each endpoint has failed once; a new tick is a new attempt
+//!   Rest    one dial per group and round, pauses between rounds; a failed round ends a group's part
+//!   Steady  per tick, group and family one round that dials the difference; back-off after a round
+//!           that did not reach the share
+//! ```
+//!
+//! Source: middle-proxy.md 11.3, 12, 13, 14.1.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::super::Millis,
+    Pool,
+    dial::{Choice, Purpose, Wish},
+    group::family,
+};
+use crate::policy::me::plan::{Fill as Stage, GroupPlan};
+
+/// The health tick's dials of one group and family.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fill {
+    /// No round before.
+    due: Option<Millis>,
+    /// What the next pause grows from; zero stands for the base.
+    backoff: Duration,
+    round: Option<Round>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    /// Dials not begun yet.
+    left: u32,
+    running: u32,
+}
+
+/// The startup's dials of one group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Start {
+    running: u32,
+    failures: u32,
+    /// A whole round has failed.
+    stopped: bool,
+}
+
+/// Progress of the startup on this shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Startup {
+    /// When the next round of the second stage begins.
+    pub(super) next_round: Option<Millis>,
+    pub(super) done: bool,
+}
+
+impl Pool {
+    /// Writers wanted of this shard, by the plan or because a session needed one.
+    pub(super) fn share(&self, planned: &GroupPlan) -> u32 {
+        let share = self.planned_share(planned);
+        let group = self.groups.get(&planned.dc);
+        let demand = group.is_some_and(|group| group.demand.is_some());
+        share.max(u32::from(demand))
+    }
+
+    pub(super) fn planned_share(&self, planned: &GroupPlan) -> u32 {
+        planned.shares.get(self.place.shard).copied().unwrap_or(0)
+    }
+
+    /// The part of a share that falls on a family.
+    fn share_of(planned: &GroupPlan, share: u32, wanted: usize) -> u32 {
+        let all = u32::try_from(planned.endpoints.len()).unwrap_or(u32::MAX);
+        let own = planned.endpoints.iter().filter(|at| family(**at) == wanted);
+        match u32::try_from(own.count()).unwrap_or(u32::MAX) {
+            0 => 0,
+            own if own == all => share,
+            own => share.saturating_mul(own).div_ceil(all.max(1)),
+        }
+    }
+
+    /// Active writers on endpoints of the group, by family.
+    pub(super) fn alive(&self, planned: &GroupPlan) -> [u32; 2] {
+        let mut alive = [0; 2];
+        let Some(group) = self.groups.get(&planned.dc) else {
+            return alive;
+        };
+        for writer in group
+            .writers
+            .iter()
+            .filter_map(|key| self.writers.get(*key))
+        {
+            if writer.is_active() && planned.endpoints.contains(&writer.endpoint) {
+                alive[family(writer.endpoint)] += 1;
+            }
+        }
+        alive
+    }
+
+    /// Alive, being dialled to fill a share, or being refilled, by family.
+    fn expected(&self, planned: &GroupPlan) -> [u32; 2] {
+        let alive = self.alive(planned);
+        let filling = self.filling(planned.dc);
+        let group = self.groups.get(&planned.dc);
+        std::array::from_fn(|at| {
+            let refill = group.is_some_and(|group| group.refill[at].is_some());
+            alive[at] + filling[at] + u32::from(refill)
+        })
+    }
+
+    /// A new plan: stages and ticks.
+    pub(super) fn plan_fill(&mut self, stage_before: Stage, now: Millis) {
+        let plan = Arc::clone(&self.plan);
+        let ticked = plan.tick != self.ticked;
+        let turned = plan.fill != stage_before;
+        self.ticked = plan.tick;
+        self.budget = if ticked {
+            plan.limits.dials_per_tick.max(1)
+        } else {
+            self.budget
+        };
+        if turned || (ticked && plan.fill == Stage::First) {
+            self.startup = Startup::default();
+            for group in self.groups.values_mut() {
+                group.start.failures = 0;
+                group.start.stopped = false;
+            }
+        }
+        match plan.fill {
+            Stage::Not => {}
+            Stage::First => self.fill_first(now),
+            Stage::Rest if turned => self.rest_round(now),
+            Stage::Rest => {}
+            Stage::Steady if ticked || turned => self.tick(now),
+            Stage::Steady => {}
+        }
+        self.judge_startup(now);
+    }
+
+    fn fill_first(&mut self, now: Millis) {
+        let plan = Arc::clone(&self.plan);
+        for planned in plan.groups.iter() {
+            self.fill_first_of(planned, now);
+        }
+    }
+
+    fn first_need(&self, planned: &GroupPlan) -> u32 {
+        let share = self.planned_share(planned);
+        if planned.endpoints.len() == 1 {
+            share
+        } else {
+            share.min(1)
+        }
+    }
+
+    fn fill_first_of(&mut self, planned: &GroupPlan, now: Millis) {
+        if self.is_left_to_tasks(planned) || !self.may_dial() {
+            return;
+        }
+        let dc = planned.dc;
+        let wish = Wish {
+            family: None,
+            warm: None,
+            shuffled: true,
+        };
+        let need = self.first_need(planned);
+        while self.expected(planned).iter().sum::<u32>() < need && self.has_dial_slot(dc) {
+            if self.groups.get(&dc).is_none_or(|group| group.start.stopped) {
+                break;
+            }
+            let choice = self.choose(dc, wish, now);
+            let Some(group) = self.groups.get_mut(&dc) else {
+                break;
+            };
+            match choice {
+                Choice::To(endpoint) => {
+                    group.start.running += 1;
+                    self.dial(dc, endpoint, Purpose::Start);
+                }
+                Choice::At(_) | Choice::Nowhere => {
+                    group.start.stopped = true;
+                }
+            }
+        }
+    }
+
+    /// A group with one endpoint that is in outage in this plan.
+    fn is_left_to_tasks(&self, planned: &GroupPlan) -> bool {
+        planned
+            .endpoints
+            .iter()
+            .all(|at| planned.outage[family(*at)])
+    }
+
+    fn rest_round(&mut self, now: Millis) {
+        self.startup.next_round = None;
+        let plan = Arc::clone(&self.plan);
+        let wish = Wish {
+            family: None,
+            warm: None,
+            shuffled: false,
+        };
+        for planned in plan.groups.iter() {
+            let dc = planned.dc;
+            let is_stopped = self.groups.get(&dc).is_none_or(|group| group.start.stopped);
+            let share = self.planned_share(planned);
+            let expected: u32 = self.expected(planned).iter().sum();
+            if is_stopped || expected >= share || self.is_left_to_tasks(planned) {
+                continue;
+            }
+            if !self.has_dial_slot(dc) {
+                continue;
+            }
+            let may = self.may_dial() && self.has_active_room(false);
+            let choice = match may {
+                true => self.choose(dc, wish, now),
+                false => Choice::Nowhere,
+            };
+            let Some(group) = self.groups.get_mut(&dc) else {
+                continue;
+            };
+            match choice {
+                Choice::To(endpoint) => {
+                    group.start.running += 1;
+                    self.dial(dc, endpoint, Purpose::Start);
+                }
+                Choice::At(_) | Choice::Nowhere => group.start.stopped = true,
+            }
+        }
+    }
+
+    /// A dial of the startup ended.
+    pub(super) fn start_dialled(&mut self, dc: i16, won: bool, now: Millis) {
+        let plan = Arc::clone(&self.plan);
+        let Some(group) = self.groups.get_mut(&dc) else {
+            return;
+        };
+        debug_assert!(group.start.running > 0);
+        group.start.running = group.start.running.saturating_sub(1);
+        group.start.failures += u32::from(!won);
+        let failures = group.start.failures;
+        let planned = plan.group(dc);
+        match (plan.fill, planned) {
+            (Stage::First, Some(planned)) => {
+                let endpoints = u32::try_from(planned.endpoints.len()).unwrap_or(u32::MAX);
+                let enough = endpoints.max(self.first_need(planned));
+                if let Some(group) = self.groups.get_mut(&dc) {
+                    group.start.stopped |= failures >= enough;
+                }
+                self.fill_first_of(planned, now);
+            }
+            (Stage::Rest, Some(_)) => group.start.stopped |= !won,
+            (Stage::First | Stage::Rest, None) | (Stage::Not | Stage::Steady, _) => {}
+        }
+        self.judge_startup(now);
+    }
+
+    /// Whether a stage of the startup is over on this shard; if not, when it goes on.
+    pub(super) fn judge_startup(&mut self, now: Millis) {
+        let plan = Arc::clone(&self.plan);
+        let stage = plan.fill;
+        if !matches!(stage, Stage::First | Stage::Rest) || self.startup.done {
+            return;
+        }
+        let mut is_done = true;
+        let mut is_running = false;
+        for planned in plan.groups.iter() {
+            let Some(group) = self.groups.get(&planned.dc) else {
+                continue;
+            };
+            is_running |= group.start.running > 0;
+            let need = match stage {
+                Stage::First => self.first_need(planned),
+                Stage::Rest | Stage::Not | Stage::Steady => self.planned_share(planned),
+            };
+            let alive: u32 = self.alive(planned).iter().sum();
+            let is_over = alive >= need || group.start.stopped || self.is_left_to_tasks(planned);
+            is_done &= is_over;
+        }
+        if is_done && !is_running {
+            self.startup.done = true;
+            self.outbox.changed();
+        } else if stage == Stage::Rest && !is_running && self.startup.next_round.is_none() {
+            let dial = &plan.settings.dial;
+            let pause = match dial.stagger {
+                true => dial.stagger_step + self.dice.part_of(dial.stagger_jitter),
+                false => Duration::ZERO,
+            };
+            self.startup.next_round = Some(now.after(pause));
+            self.deadline.touch();
+        }
+    }
+
+    /// The startup's next round, if it is time.
+    pub(super) fn advance_startup(&mut self, now: Millis) {
+        if self.startup.next_round.is_some_and(|at| at <= now) {
+            self.startup.next_round = None;
+            if self.plan.fill == Stage::Rest {
+                self.rest_round(now);
+                self.judge_startup(now);
+            }
+        }
+    }
+
+    /// One health tick: every group below its share may begin a round.
+    fn tick(&mut self, now: Millis) {
+        let plan = Arc::clone(&self.plan);
+        let count = plan.groups.len().max(1);
+        // Another group comes first each time, so that a small budget reaches all of them.
+        let from = usize::try_from(plan.tick % count as u64).unwrap_or(0);
+        let order = plan
+            .groups
+            .iter()
+            .skip(from)
+            .chain(plan.groups.iter().take(from));
+        for planned in order {
+            for wanted in [0, 1] {
+                self.tick_of(planned, wanted, now);
+            }
+        }
+    }
+
+    fn missing(&self, planned: &GroupPlan, wanted: usize) -> u32 {
+        let need = Self::share_of(planned, self.share(planned), wanted);
+        need.saturating_sub(self.expected(planned)[wanted])
+    }
+
+    fn tick_of(&mut self, planned: &GroupPlan, wanted: usize, now: Millis) {
+        let dc = planned.dc;
+        let missing = self.missing(planned, wanted);
+        let base = self.plan.settings.dial.backoff_base;
+        let budget = self.budget;
+        let may_dial = self.may_dial();
+        let Some(fill) = self
+            .groups
+            .get_mut(&dc)
+            .map(|group| &mut group.fill[wanted])
+        else {
+            return;
+        };
+        if fill.round.is_some() {
+            return;
+        }
+        if missing == 0 {
+            *fill = Fill::default();
+            return;
+        }
+        if planned.outage[wanted] || !may_dial || fill.due.is_some_and(|due| due > now) {
+            return;
+        }
+        if budget == 0 {
+            let step = fill.backoff.max(base);
+            fill.due = Some(now.after(step));
+            return;
+        }
+        fill.round = Some(Round {
+            left: missing,
+            running: 0,
+        });
+        self.pump_round(planned, wanted, now);
+    }
+
+    /// Begins the dials of a round as far as there is room, and ends it when there are no more.
+    fn pump_round(&mut self, planned: &GroupPlan, wanted: usize, now: Millis) {
+        let dc = planned.dc;
+        let over_cap = self.planned_share(planned) == 0;
+        let wish = Wish {
+            family: Some(wanted),
+            warm: None,
+            shuffled: false,
+        };
+        let mut not_before = None;
+        while self
+            .round_mut(dc, wanted)
+            .is_some_and(|round| round.left > 0)
+        {
+            if !self.has_dial_slot(dc) {
+                break;
+            }
+            let blocked = self.budget == 0 || !self.has_active_room(over_cap) || !self.may_dial();
+            let choice = match blocked || self.missing(planned, wanted) == 0 {
+                true => Choice::Nowhere,
+                false => self.choose(dc, wish, now),
+            };
+            let Some(round) = self.round_mut(dc, wanted) else {
+                return;
+            };
+            match choice {
+                Choice::To(endpoint) => {
+                    round.left -= 1;
+                    round.running += 1;
+                    self.budget -= 1;
+                    self.dial(dc, endpoint, Purpose::Health);
+                }
+                Choice::At(at) => {
+                    round.left = 0;
+                    not_before = Some(at);
+                }
+                Choice::Nowhere => round.left = 0,
+            }
+        }
+        let is_over = self
+            .round_mut(dc, wanted)
+            .is_some_and(|round| round.left == 0 && round.running == 0);
+        if is_over {
+            self.end_round(planned, wanted, not_before, now);
+        }
+    }
+
+    /// A dial of the group ended: rounds that waited for its place go on.
+    pub(super) fn pump_group(&mut self, dc: i16, now: Millis) {
+        let plan = Arc::clone(&self.plan);
+        let Some(planned) = plan.group(dc) else {
+            return;
+        };
+        for wanted in [0, 1] {
+            if self.round_mut(dc, wanted).is_some() {
+                self.pump_round(planned, wanted, now);
+            }
+        }
+        if plan.fill == Stage::First {
+            self.fill_first_of(planned, now);
+        }
+    }
+
+    fn round_mut(&mut self, dc: i16, wanted: usize) -> Option<&mut Round> {
+        let group = self.groups.get_mut(&dc)?;
+        group.fill[wanted].round.as_mut()
+    }
+
+    fn end_round(
+        &mut self,
+        planned: &GroupPlan,
+        wanted: usize,
+        not_before: Option<Millis>,
+        now: Millis,
+    ) {
+        let need = Self::share_of(planned, self.share(planned), wanted);
+        let is_reached = self.alive(planned)[wanted] >= need;
+        let (base, cap) = {
+            let dial = &self.plan.settings.dial;
+            (dial.backoff_base, dial.backoff_cap.max(dial.backoff_base))
+        };
+        let Some(group) = self.groups.get_mut(&planned.dc) else {
+            return;
+        };
+        let fill = &mut group.fill[wanted];
+        if is_reached {
+            *fill = Fill::default();
+            return;
+        }
+        let step = fill.backoff.clamp(base, cap);
+        let pause = now.after(step + self.dice.part_of(step / 2));
+        *fill = Fill {
+            due: Some(not_before.map_or(pause, |at| at.max(now))),
+            backoff: (step * 2).min(cap),
+            round: None,
+        };
+    }
+
+    /// A dial of the health tick ended; [`Self::pump_group`] does the rest.
+    pub(super) fn fill_dialled(&mut self, dc: i16, wanted: usize) {
+        let Some(round) = self.round_mut(dc, wanted) else {
+            return;
+        };
+        round.running = round.running.saturating_sub(1);
+        if self.plan.group(dc).is_none()
+            && let Some(group) = self.groups.get_mut(&dc)
+        {
+            group.fill[wanted] = Fill::default();
+        }
+    }
+}
