@@ -87,7 +87,7 @@ struct Ring {
 }
 
 /// At most [`CONTEXT_BYTES_MAX`] bytes, cut between characters.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     let mut end = text.len().min(CONTEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -41,14 +41,33 @@ pub use self::{
         DcEndpointWriters, DcStatus, MeWriterStatus, MeWritersSummary, MinimalDcPathData,
         MinimalMeRuntimeData, MinimalQuarantineData, MinimalSnapshot,
     },
+    model::nat_stun::{
+        RuntimeNatStunFlagsData, RuntimeNatStunPayload, RuntimeNatStunReflectionBlockData,
+        RuntimeNatStunReflectionData, RuntimeNatStunServersData,
+    },
+    model::pool_state::{
+        RuntimeMePoolStateGenerationData, RuntimeMePoolStateHardswapData,
+        RuntimeMePoolStatePayload, RuntimeMePoolStateRefillData, RuntimeMePoolStateRefillDcData,
+        RuntimeMePoolStateWriterContourData, RuntimeMePoolStateWriterData,
+        RuntimeMePoolStateWriterHealthData,
+    },
+    model::quality::{
+        RuntimeMeQualityCountersData, RuntimeMeQualityDcRttData, RuntimeMeQualityDrainGateData,
+        RuntimeMeQualityFamilyStateData, RuntimeMeQualityPayload, RuntimeMeQualityRouteDropData,
+    },
+    model::selftest::{
+        LastSkew, RuntimeMeSelftestBndData, RuntimeMeSelftestIpData, RuntimeMeSelftestIpFamilyData,
+        RuntimeMeSelftestKdfData, RuntimeMeSelftestPayload, RuntimeMeSelftestPidData,
+        RuntimeMeSelftestTimeskewData,
+    },
     model::users::{TlsDomainLink, UserLinks},
     plane::{
-        Build, Conntrack, ControlPlane, PlaneSnapshot, Process, Reloads, Reroute, RerouteReason,
-        RouteKind, RouteMode, Running, Telemetry, Transport, UpstreamInfo,
+        Build, Conntrack, ControlPlane, MeView, PlaneSnapshot, Process, Reloads, Reroute,
+        RerouteReason, RouteKind, RouteMode, Running, Telemetry, Transport, UpstreamInfo,
     },
     server::{Api, StartError, bind, serve, start},
     settings::{ApiSettings, RefusedPeer},
-    startup::{MeStartup, Startup, StartupStatus, StepStatus},
+    startup::{MeStartup, Startup, StartupStatus, Step, StepStatus},
     store::{
         ConfigPatched, CreateUser, Deleted, EDITABLE_SECTIONS, FailurePolicy, Patch, PatchUser,
         QuotaReset, QuotaRow, ReloadAccepted, ReloadMode, ReloadRequest, ReloadState, ReloadStatus,

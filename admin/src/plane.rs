@@ -11,8 +11,12 @@ use std::{
 use shards::control::{ShardSnapshot, TlsFingerprints};
 
 use crate::{
-    model::{limits::EffectiveLimitsData, minimal::MinimalSnapshot},
-    startup::Startup,
+    model::{
+        limits::EffectiveLimitsData, minimal::MinimalSnapshot, nat_stun::RuntimeNatStunPayload,
+        pool_state::RuntimeMePoolStatePayload, quality::RuntimeMeQualityPayload,
+        selftest::RuntimeMeSelftestPayload,
+    },
+    startup::{MeStartup, Startup},
     users::UserNames,
 };
 
@@ -32,9 +36,15 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Kinds of TLS clients seen by all shards together; `None` when none has ever answered.
     fn tls_fingerprints(&self) -> Option<TlsFingerprints>;
 
-    /// The ME pool; `None` without one.
-    fn minimal(&self) -> Option<Arc<MinimalSnapshot>> {
+    /// The ME pool; `None` without one, and when a shard did not answer in time: parts of it would
+    /// look like a loss.
+    fn me(&self) -> Option<Arc<MeView>> {
         None
+    }
+
+    /// The ME pool's part of the start.
+    fn me_startup(&self) -> MeStartup {
+        MeStartup::skipped()
     }
 
     /// The route that new sessions take, and why.
@@ -54,6 +64,23 @@ pub struct PlaneSnapshot {
     pub total: ShardSnapshot,
     /// Shards that did not answer in time; `total` has what they said before, if anything.
     pub late_shards: usize,
+}
+
+/// The ME pool at one instant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MeView {
+    /// When this was put together, unix seconds.
+    pub generated_at_epoch_secs: u64,
+    /// Writers, DCs, settings.
+    pub minimal: MinimalSnapshot,
+    /// Generations and refills.
+    pub pool_state: RuntimeMePoolStatePayload,
+    /// Trouble, families, round trips.
+    pub quality: RuntimeMeQualityPayload,
+    /// Our public address.
+    pub nat_stun: RuntimeNatStunPayload,
+    /// What makes handshakes fail.
+    pub selftest: RuntimeMeSelftestPayload,
 }
 
 /// Facts that do not change while the process lives.
@@ -221,7 +248,7 @@ impl RouteKind {
 /// The route that new sessions take, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// The middle proxy is wanted (`general.use_middle_proxy`, once this build can do it).
+    /// The middle proxy is wanted (`general.use_middle_proxy`).
     pub use_middle_proxy: bool,
     /// It may be bypassed (`general.me2dc_fallback`).
     pub me2dc_fallback: bool,
@@ -229,6 +256,8 @@ pub struct Transport {
     pub me2dc_fast: bool,
     /// Where new sessions go.
     pub route: RouteMode,
+    /// They are let in: the pool is ready, not wanted, or bypassed.
+    pub admission_open: bool,
     /// The ME pool is ready; no meaning without `use_middle_proxy`.
     pub me_pool_ready: bool,
     /// Set while the middle proxy is wanted and sessions go direct.
@@ -244,6 +273,7 @@ impl Transport {
             me2dc_fallback: true,
             me2dc_fast: true,
             route: RouteMode::Direct,
+            admission_open: true,
             me_pool_ready: false,
             reroute: None,
         }

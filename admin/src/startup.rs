@@ -1,8 +1,11 @@
 //! [`Startup`]: how far the start has come, step by step.
 //!
-//! The binary reports steps; `runtime/initialization` and `runtime/gates` show them.
+//! The binary reports its own steps here and tells those of the ME pool with every answer;
+//! `runtime/initialization` and `runtime/gates` show both. Source: middle-proxy.md 26.11.
 
 use std::sync::{Mutex, PoisonError};
+
+use shards::me::Stage;
 
 use crate::plane::{now_epoch_ms, now_epoch_secs};
 
@@ -49,16 +52,22 @@ pub enum StepStatus {
 pub struct MeStartup {
     /// Where it is.
     pub status: StartupStatus,
-    /// Step id, or `ready`, `failed`, `skipped`, `background_init`.
+    /// Step id, or `ready`, `failed`, `skipped`, `background_init`, `fallback_to_direct`.
     pub current_stage: &'static str,
-    /// 0 to 100.
-    pub progress_pct: f64,
     /// Attempts begun.
     pub init_attempt: u32,
     /// Attempts allowed; `None` is unlimited.
     pub retry_limit: Option<u32>,
-    /// Most recent failure.
+    /// Most recent failure, until it succeeds; no secrets.
     pub last_error: Option<String>,
+    /// The start is not over before the pool is ready: nothing may bypass it.
+    pub holds_start: bool,
+    /// When the pool was ready for the first time, unix seconds.
+    pub ready_at_epoch_secs: Option<u64>,
+    /// What its steps contribute to the whole start, 0 to 52.
+    pub weight_done: f64,
+    /// All its steps, in their order.
+    pub steps: Vec<Step>,
 }
 
 impl MeStartup {
@@ -68,11 +77,29 @@ impl MeStartup {
         Self {
             status: StartupStatus::Skipped,
             current_stage: "skipped",
-            progress_pct: 100.0,
             init_attempt: 0,
             retry_limit: None,
             last_error: None,
+            holds_start: false,
+            ready_at_epoch_secs: None,
+            weight_done: ME_WEIGHT,
+            steps: Stage::ALL
+                .iter()
+                .map(|stage| Step {
+                    status: StepStatus::Skipped,
+                    ..Step::new(stage.id(), stage.title())
+                })
+                .collect(),
         }
+    }
+
+    /// 0 to 100.
+    pub(crate) fn progress_pct(&self) -> f64 {
+        self.weight_done() / ME_WEIGHT * 100.0
+    }
+
+    fn weight_done(&self) -> f64 {
+        self.weight_done.clamp(0.0, ME_WEIGHT)
     }
 }
 
@@ -120,13 +147,8 @@ impl Startup {
             .get_or_insert_with(now_epoch_secs);
     }
 
-    /// The ME pool's part; skipped until this is called.
-    pub fn set_me(&self, me: MeStartup) {
-        self.lock().me = Some(me);
-    }
-
-    /// Everything at this instant.
-    pub(crate) fn view(&self) -> StartupView {
+    /// Everything at this instant, with the ME pool's part.
+    pub(crate) fn view(&self, me: MeStartup) -> StartupView {
         let state = self.lock();
         let ended = state
             .steps
@@ -141,7 +163,15 @@ impl Startup {
             .steps
             .iter()
             .any(|step| step.status == StepStatus::Failed);
-        let ready = state.ready_at_epoch_secs.is_some();
+        let held = me.holds_start && me.ready_at_epoch_secs.is_none();
+        let ready_at_epoch_secs = state.ready_at_epoch_secs.filter(|_| !held).map(|own| {
+            own.max(
+                me.ready_at_epoch_secs
+                    .filter(|_| me.holds_start)
+                    .unwrap_or(0),
+            )
+        });
+        let ready = ready_at_epoch_secs.is_some();
         let next = || {
             state
                 .steps
@@ -159,17 +189,18 @@ impl Startup {
             degraded: ready && failed,
             stage: match running.or_else(next) {
                 Some(step) if !ready => step.id,
+                None if held => me.current_stage,
                 _ => "ready",
             },
             progress_pct: if ready {
                 100.0
             } else {
-                percent(ended, state.steps.len())
+                share(ended, state.steps.len()) * (100.0 - ME_WEIGHT) + me.weight_done()
             },
             started_at_epoch_secs: self.started_at_epoch_secs,
-            ready_at_epoch_secs: state.ready_at_epoch_secs,
-            me: state.me.clone().unwrap_or_else(MeStartup::skipped),
-            steps: state.steps.clone(),
+            ready_at_epoch_secs,
+            steps: state.steps.iter().chain(&me.steps).cloned().collect(),
+            me,
         }
     }
 
@@ -198,19 +229,28 @@ pub(crate) struct StartupView {
 }
 
 /// One step.
-#[derive(Clone, Debug)]
-pub(crate) struct Step {
-    pub(crate) id: &'static str,
-    pub(crate) title: &'static str,
-    pub(crate) status: StepStatus,
-    pub(crate) started_at_epoch_ms: Option<u64>,
-    pub(crate) finished_at_epoch_ms: Option<u64>,
-    pub(crate) attempts: u32,
-    pub(crate) details: Option<String>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What it is called in answers.
+    pub id: &'static str,
+    /// What it does.
+    pub title: &'static str,
+    /// Where it is.
+    pub status: StepStatus,
+    /// When it began last, unix milliseconds.
+    pub started_at_epoch_ms: Option<u64>,
+    /// When it ended last, unix milliseconds.
+    pub finished_at_epoch_ms: Option<u64>,
+    /// How often it began.
+    pub attempts: u32,
+    /// What came of it; no secrets.
+    pub details: Option<String>,
 }
 
 impl Step {
-    fn new(id: &'static str, title: &'static str) -> Self {
+    /// A step that has not begun.
+    #[must_use]
+    pub fn new(id: &'static str, title: &'static str) -> Self {
         Self {
             id,
             title,
@@ -226,27 +266,43 @@ impl Step {
 #[derive(Default)]
 struct State {
     steps: Vec<Step>,
-    me: Option<MeStartup>,
     ready_at_epoch_secs: Option<u64>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
-fn percent(part: usize, whole: usize) -> f64 {
+fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 {
-        0.0
+        1.0
     } else {
-        100.0 * part as f64 / whole as f64
+        part as f64 / whole as f64
     }
 }
+
+/// Weight of all of the ME pool's steps together; the others share what is left of 100.
+const ME_WEIGHT: f64 = 52.0;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(pct: f64, wanted: f64) {
+        assert!((pct - wanted).abs() < 1e-9, "{pct}, expected {wanted}");
+    }
+
+    fn starting(holds_start: bool, weight_done: f64) -> MeStartup {
+        MeStartup {
+            status: StartupStatus::Initializing,
+            current_stage: "me_pool_init_stage1",
+            holds_start,
+            weight_done,
+            ..MeStartup::skipped()
+        }
+    }
+
     #[test]
     fn stages_follow_the_steps() {
         let startup = Startup::new(&[("config", "Configuration"), ("shards", "Shards")]);
-        let view = startup.view();
+        let view = startup.view(MeStartup::skipped());
         assert_eq!(
             (view.status, view.stage),
             (StartupStatus::Pending, "config")
@@ -255,19 +311,27 @@ mod tests {
         startup.begin("config");
         startup.finish("config", StepStatus::Ready, None);
         startup.begin("shards");
-        let view = startup.view();
+        let view = startup.view(MeStartup::skipped());
         assert_eq!(
             (view.status, view.stage),
             (StartupStatus::Initializing, "shards")
         );
-        assert!((view.progress_pct - 50.0).abs() < f64::EPSILON);
+        // Steps that are skipped count fully.
+        at(view.progress_pct, 76.0);
 
         startup.finish("shards", StepStatus::Ready, Some("2 shards".to_owned()));
         startup.ready();
-        let view = startup.view();
+        let view = startup.view(MeStartup::skipped());
         assert_eq!((view.status, view.stage), (StartupStatus::Ready, "ready"));
-        assert!((view.progress_pct - 100.0).abs() < f64::EPSILON);
+        at(view.progress_pct, 100.0);
         assert!(view.ready_at_epoch_secs.is_some() && !view.degraded);
+        let skipped = view.steps.iter().skip(2);
+        assert_eq!(skipped.clone().count(), 6);
+        assert!(
+            skipped
+                .clone()
+                .all(|step| step.status == StepStatus::Skipped)
+        );
     }
 
     #[test]
@@ -275,9 +339,48 @@ mod tests {
         let startup = Startup::new(&[("api", "Control API")]);
         startup.begin("api");
         startup.finish("api", StepStatus::Failed, Some("address in use".to_owned()));
-        assert_eq!(startup.view().status, StartupStatus::Failed);
+        assert_eq!(
+            startup.view(MeStartup::skipped()).status,
+            StartupStatus::Failed
+        );
         startup.ready();
-        let view = startup.view();
+        let view = startup.view(MeStartup::skipped());
         assert_eq!((view.status, view.degraded), (StartupStatus::Ready, true));
+    }
+
+    #[test]
+    fn weights_of_the_pools_steps_leave_room_for_the_others() {
+        let sum: f64 = Stage::ALL.iter().map(|stage| stage.weight()).sum();
+        at(ME_WEIGHT, sum);
+        at(starting(false, 13.0).progress_pct(), 25.0);
+        at(MeStartup::skipped().progress_pct(), 100.0);
+    }
+
+    #[test]
+    fn start_that_is_held_waits_for_the_pool() {
+        let startup = Startup::new(&[("api", "Control API")]);
+        startup.begin("api");
+        startup.finish("api", StepStatus::Ready, None);
+        startup.ready();
+        let view = startup.view(starting(true, 28.0));
+        assert_eq!(
+            (view.status, view.stage, view.ready_at_epoch_secs),
+            (StartupStatus::Initializing, "me_pool_init_stage1", None)
+        );
+        at(view.progress_pct, 48.0 + 28.0);
+
+        let late = MeStartup {
+            ready_at_epoch_secs: Some(u64::MAX),
+            ..starting(true, 52.0)
+        };
+        let view = startup.view(late);
+        assert_eq!(
+            (view.status, view.ready_at_epoch_secs),
+            (StartupStatus::Ready, Some(u64::MAX))
+        );
+        // Where it can be bypassed nobody waits.
+        let view = startup.view(starting(false, 0.0));
+        assert_eq!((view.status, view.stage), (StartupStatus::Ready, "ready"));
+        at(view.progress_pct, 100.0);
     }
 }

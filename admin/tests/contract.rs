@@ -3,13 +3,12 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use admin::{ApiSettings, RefusedPeer, StoreError};
 use support::{
-    Server, canned,
+    Server,
     client::{Reply, call, get},
     json::{Contract, Json},
+    middle,
 };
 
 /// Paths and types of the contract's GET routes, later ones included.
@@ -67,8 +66,10 @@ fn answers_have_the_contracts_shape_in_every_state() {
     check_all(&server);
     *server.plane.snapshot.lock().unwrap() = None;
     check_all(&server);
-    *server.plane.minimal.lock().unwrap() = Some(Arc::new(canned::minimal()));
-    check_all(&server);
+    for state in middle::ALL {
+        state.show(&server.plane);
+        check_all(&server);
+    }
     check_all(&Server::start(ApiSettings {
         minimal_runtime_enabled: false,
         ..edge.clone()
@@ -167,30 +168,6 @@ fn edge_summary_is_cached_for_its_time() {
     assert_eq!(cache(&server)["served_from_cache"], false);
     *server.plane.snapshot.lock().unwrap() = None;
     assert_eq!(cache(&server)["served_from_cache"], true);
-}
-
-#[test]
-fn pool_answers_share_one_snapshot_for_its_time() {
-    let settings = ApiSettings {
-        minimal_runtime_cache_ttl_ms: 60_000,
-        ..ApiSettings::default()
-    };
-    let server = Server::start(settings);
-    // That there is no pool is never cached.
-    let all = data(&server, "/v1/stats/minimal/all");
-    assert_eq!(all["reason"], "source_unavailable");
-    *server.plane.minimal.lock().unwrap() = Some(Arc::new(canned::minimal()));
-    let all = data(&server, "/v1/stats/minimal/all");
-    assert_eq!(all["reason"], serde_json::Value::Null);
-    // Gone, but not yet noticed.
-    *server.plane.minimal.lock().unwrap() = None;
-    let writers = data(&server, "/v1/stats/me-writers");
-    let dcs = data(&server, "/v1/stats/dcs");
-    assert_eq!(writers, all["data"]["me_writers"]);
-    assert_eq!(dcs, all["data"]["dcs"]);
-    let times = [&all, &writers, &dcs].map(|data| data["generated_at_epoch_secs"].clone());
-    assert_eq!((&times[0], &times[0]), (&times[1], &times[2]));
-    assert_eq!(writers["writers"][0]["endpoint"], "192.0.2.7:8888");
 }
 
 #[test]

@@ -112,12 +112,14 @@ fn summarize(running: &Running, snapshot: &PlaneSnapshot, limit: usize) -> Summa
         .iter()
         .map(|row| row.current_connections)
         .fold(0, u64::saturating_add);
+    // Sessions of users that are gone are among those of the routes, and not shown.
+    let through_me = snapshot.total.sessions_me.min(current);
     Summary {
         generated_at_epoch_secs: now_epoch_secs(),
         totals: RuntimeEdgeConnectionTotalsData {
             current_connections: current,
-            current_connections_me: 0,
-            current_connections_direct: current,
+            current_connections_me: through_me,
+            current_connections_direct: current - through_me,
             active_users: rows
                 .iter()
                 .filter(|row| row.current_connections > 0)

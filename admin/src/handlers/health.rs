@@ -17,7 +17,7 @@ impl ApiState {
     /// `503` with a success envelope when not ready. Source: control-api.md 3 and 15.
     pub(super) fn health_ready(&self) -> Result<Reply, ApiError> {
         let snapshot = self.snapshot_or_zero();
-        let admission_open = snapshot.total.accepting;
+        let admission_open = snapshot.total.accepting && self.plane.transport().admission_open;
         let total_upstreams = self.plane.running().upstreams.len();
         let rows = snapshot.total.upstreams.iter().take(total_upstreams);
         let healthy_upstreams = rows.filter(|row| row.healthy).count();

@@ -1,39 +1,34 @@
-//! stats/minimal/all, stats/me-writers and stats/dcs, which share one cached snapshot, and the four
-//! runtime pool routes, which have nothing to show yet. Source: control-api.md 11 and 12.
+//! stats/minimal/all, stats/me-writers and stats/dcs, which share one cached view, and the four
+//! runtime pool routes, which look anew. Source: control-api.md 11 and 12.
 
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::ApiState;
 use crate::{
     cache::Cached,
     model::{
         FEATURE_DISABLED, SOURCE_UNAVAILABLE,
-        me::{DcStatusData, MeWritersData, MinimalAllData, MinimalAllPayload, NoPoolData},
+        me::{DcStatusData, MeWritersData, MinimalAllData, MinimalAllPayload, RuntimePoolData},
         minimal::{MeWritersSummary, MinimalSnapshot},
     },
-    plane::now_epoch_secs,
+    plane::{MeView, now_epoch_secs},
     reply::{ApiError, Reply},
 };
-
-/// What the cache holds.
-#[derive(Clone)]
-pub(super) struct Minimal {
-    snapshot: Arc<MinimalSnapshot>,
-    generated_at_epoch_secs: u64,
-}
 
 /// What the three answers are made of.
 struct View {
     reason: Option<&'static str>,
     generated_at_epoch_secs: u64,
-    snapshot: Option<Arc<MinimalSnapshot>>,
+    me: Option<Arc<MeView>>,
 }
 
 impl ApiState {
     pub(super) fn minimal_all(&self) -> Result<Reply, ApiError> {
         let view = self.minimal();
         let enabled = self.settings.minimal_runtime_enabled;
-        let snapshot = view.snapshot.as_deref();
+        let snapshot = view.snapshot();
         self.ok(&MinimalAllData {
             enabled,
             reason: view.reason,
@@ -59,31 +54,43 @@ impl ApiState {
         let without = |reason| View {
             reason: Some(reason),
             generated_at_epoch_secs: now_epoch_secs(),
-            snapshot: None,
+            me: None,
         };
         if !self.settings.minimal_runtime_enabled {
             return without(FEATURE_DISABLED);
         }
-        let compute = || {
-            self.plane.minimal().map(|snapshot| Minimal {
-                snapshot,
-                generated_at_epoch_secs: now_epoch_secs(),
-            })
-        };
-        match self.minimal.get(compute) {
+        match self.minimal.get(|| self.plane.me()) {
             None => without(SOURCE_UNAVAILABLE),
-            Some(Cached::Fresh(all) | Cached::Hit(all) | Cached::Stale(all)) => View {
+            Some(Cached::Fresh(me) | Cached::Hit(me) | Cached::Stale(me)) => View {
                 reason: None,
-                generated_at_epoch_secs: all.generated_at_epoch_secs,
-                snapshot: Some(all.snapshot),
+                generated_at_epoch_secs: me.generated_at_epoch_secs,
+                me: Some(me),
             },
         }
+    }
+
+    /// One of the routes that have no switch.
+    pub(super) fn of_pool<T: Serialize>(
+        &self,
+        payload: impl FnOnce(&MeView) -> &T,
+    ) -> Result<Reply, ApiError> {
+        let me = self.plane.me();
+        let at = me.as_ref().map(|me| me.generated_at_epoch_secs);
+        let data = me.as_deref().map(payload);
+        self.ok(&RuntimePoolData::new(
+            data,
+            at.unwrap_or_else(now_epoch_secs),
+        ))
     }
 }
 
 impl View {
+    fn snapshot(&self) -> Option<&MinimalSnapshot> {
+        self.me.as_deref().map(|me| &me.minimal)
+    }
+
     fn me_writers(&self) -> MeWritersData<'_> {
-        let snapshot = self.snapshot.as_deref();
+        let snapshot = self.snapshot();
         MeWritersData {
             middle_proxy_enabled: snapshot.is_some(),
             reason: self.reason,
@@ -94,23 +101,13 @@ impl View {
     }
 
     fn dcs(&self) -> DcStatusData<'_> {
-        let snapshot = self.snapshot.as_deref();
+        let snapshot = self.snapshot();
         DcStatusData {
             middle_proxy_enabled: snapshot.is_some(),
             reason: self.reason,
             generated_at_epoch_secs: self.generated_at_epoch_secs,
             dcs: snapshot.map_or(&[], |all| all.dcs.as_slice()),
         }
-    }
-}
-
-/// me_pool_state, me_quality, nat_stun and me-selftest have no switch.
-pub(super) fn no_pool() -> NoPoolData {
-    NoPoolData {
-        enabled: false,
-        reason: SOURCE_UNAVAILABLE,
-        generated_at_epoch_secs: now_epoch_secs(),
-        data: None,
     }
 }
 

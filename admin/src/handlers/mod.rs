@@ -30,7 +30,7 @@ use crate::{
     events::Events,
     gate::{Whitelist, authorized},
     head::Head,
-    plane::{ControlPlane, PlaneSnapshot},
+    plane::{ControlPlane, MeView, PlaneSnapshot},
     reply::{ApiError, Reply},
     request,
     route::{self, Read, Route, Write},
@@ -47,7 +47,7 @@ pub(crate) struct ApiState {
     store: Arc<dyn UserStore>,
     events: Arc<Events>,
     connections: Cache<edge::Summary>,
-    minimal: Cache<me::Minimal>,
+    minimal: Cache<Arc<MeView>>,
     /// Requests that reached the first gate.
     requests: AtomicU64,
     /// Peers turned away by the whitelist.
@@ -163,9 +163,10 @@ impl ApiState {
             Read::MinimalAll => self.minimal_all(),
             Read::MeWriters => self.me_writers(),
             Read::Dcs => self.dcs(),
-            Read::MePoolState | Read::MeQuality | Read::NatStun | Read::MeSelftest => {
-                self.ok(&me::no_pool())
-            }
+            Read::MePoolState => self.of_pool(|me| &me.pool_state),
+            Read::MeQuality => self.of_pool(|me| &me.quality),
+            Read::NatStun => self.of_pool(|me| &me.nat_stun),
+            Read::MeSelftest => self.of_pool(|me| &me.selftest),
             Read::UpstreamQuality => self.ok(&self.upstream_quality()),
             Read::ConnectionsSummary => self.ok(&self.connections_summary()),
             Read::EventsRecent => self.ok(&self.events_recent(target)),

@@ -1,5 +1,7 @@
 //! stats/summary, stats/zero/all.
 
+use std::collections::BTreeMap;
+
 use shards::{
     control::ShardSnapshot,
     counters::{BadClass, FailureClass, FailureStage},
@@ -10,8 +12,8 @@ use crate::{
     model::{
         summary::{ClassCount, StageCount, SummaryData},
         zero::{
-            ZeroAllData, ZeroCoreData, ZeroDesyncData, ZeroMiddleProxyData, ZeroPoolData,
-            ZeroUpstreamData,
+            ZeroAllData, ZeroCodeCount, ZeroCoreData, ZeroDesyncData, ZeroMiddleProxyData,
+            ZeroPoolData, ZeroUpstreamData,
         },
     },
     plane::now_epoch_secs,
@@ -42,7 +44,7 @@ impl ApiState {
             upstream: ZeroUpstreamData(total.upstream),
             middle_proxy: ZeroMiddleProxyData {
                 counters: total.me,
-                handshake_error_codes: Vec::new(),
+                handshake_error_codes: error_codes(&total.handshake_error_codes),
             },
             pool: ZeroPoolData(total.pool),
             desync: ZeroDesyncData(total.desync),
@@ -79,6 +81,21 @@ impl ApiState {
     }
 }
 
+/// Ascending by code; the rest under [`CODE_OTHER`] when there are many. Source: middle-proxy.md
+/// 26.1.
+fn error_codes(totals: &[(i32, u64)]) -> Vec<ZeroCodeCount> {
+    let mut rows = BTreeMap::new();
+    for &(code, total) in totals {
+        let room = rows.len() < CODES_MAX || rows.contains_key(&code);
+        let code = if room { code } else { CODE_OTHER };
+        let sum: &mut u64 = rows.entry(code).or_default();
+        *sum = sum.saturating_add(total);
+    }
+    let rows = rows.into_iter();
+    rows.map(|(code, total)| ZeroCodeCount { code, total })
+        .collect()
+}
+
 fn bad_by_class(total: &ShardSnapshot) -> Vec<ClassCount> {
     let labels = BadClass::ALL.iter().map(|class| class.label());
     by_class(labels, &total.bad_by_class)
@@ -109,4 +126,28 @@ fn failures_by_stage(total: &ShardSnapshot) -> Vec<StageCount> {
             total,
         })
         .collect()
+}
+
+/// What a payload too short for a code counts under, too.
+const CODE_OTHER: i32 = -1;
+/// Codes shown; [`CODE_OTHER`] may come on top.
+const CODES_MAX: usize = 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_codes_are_sorted_and_few_and_lose_nothing() {
+        let few = error_codes(&[(-3, 2), (-7, 1), (-3, 5)]);
+        let rows: Vec<_> = few.iter().map(|row| (row.code, row.total)).collect();
+        assert_eq!(rows, [(-7, 1), (-3, 7)]);
+
+        let many: Vec<_> = (0..200).map(|code| (code, 2)).collect();
+        let rows = error_codes(&many);
+        assert_eq!(rows.len(), 64);
+        assert!(rows.is_sorted_by_key(|row| row.code));
+        assert_eq!(rows.iter().map(|row| row.total).sum::<u64>(), 400);
+        assert_eq!(rows.first().map(|row| row.code), Some(CODE_OTHER));
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::ApiState;
 use crate::{
+    events::cut,
     model::{
         runtime::{
             RuntimeGatesData, RuntimeInitializationComponentData, RuntimeInitializationData,
@@ -9,6 +10,7 @@ use crate::{
         },
         system::SystemInfoData,
     },
+    plane::RouteMode,
     reply::{ApiError, Reply},
     startup::{MeStartup, Step},
 };
@@ -39,12 +41,13 @@ impl ApiState {
 
     pub(super) fn gates(&self) -> RuntimeGatesData {
         let transport = self.plane.transport();
-        let startup = self.plane.startup().view();
+        let startup = self.plane.startup().view(self.plane.me_startup());
         let wanted = transport.use_middle_proxy;
         let fallback = transport.me2dc_fallback;
         let reroute = transport.reroute.filter(|_| wanted && fallback);
         RuntimeGatesData {
-            accepting_new_connections: self.snapshot_or_zero().total.accepting,
+            accepting_new_connections: transport.admission_open
+                && self.snapshot_or_zero().total.accepting,
             conditional_cast_enabled: wanted,
             me_runtime_ready: !wanted || transport.me_pool_ready,
             me2dc_fallback_enabled: fallback,
@@ -62,18 +65,19 @@ impl ApiState {
     }
 
     pub(super) fn initialization(&self) -> RuntimeInitializationData {
-        let startup = self.plane.startup().view();
+        let startup = self.plane.startup().view(self.plane.me_startup());
         let elapsed_ms = self.plane.process().started.elapsed().as_millis();
-        let wanted = self.plane.transport().use_middle_proxy;
+        let transport = self.plane.transport();
+        let direct = transport.route == RouteMode::Direct;
         RuntimeInitializationData {
             status: startup.status.label(),
-            degraded: startup.degraded,
+            degraded: startup.degraded || transport.use_middle_proxy && direct,
             current_stage: startup.stage,
             progress_pct: startup.progress_pct,
             started_at_epoch_secs: startup.started_at_epoch_secs,
             ready_at_epoch_secs: startup.ready_at_epoch_secs,
             total_elapsed_ms: u64::try_from(elapsed_ms).unwrap_or(u64::MAX),
-            transport_mode: if wanted { "middle_proxy" } else { "direct" },
+            transport_mode: if direct { "direct" } else { "middle_proxy" },
             me: me(startup.me),
             components: startup.steps.into_iter().map(component).collect(),
         }
@@ -84,7 +88,7 @@ fn me(me: MeStartup) -> RuntimeInitializationMeData {
     RuntimeInitializationMeData {
         status: me.status.label(),
         current_stage: me.current_stage,
-        progress_pct: me.progress_pct,
+        progress_pct: me.progress_pct(),
         init_attempt: me.init_attempt,
         retry_limit: me
             .retry_limit
@@ -103,6 +107,6 @@ fn component(step: Step) -> RuntimeInitializationComponentData {
         finished_at_epoch_ms: step.finished_at_epoch_ms,
         duration_ms: span.map(|(started, finished)| finished.saturating_sub(started)),
         attempts: step.attempts,
-        details: step.details,
+        details: step.details.map(|text| cut(&text).to_owned()),
     }
 }

@@ -1,20 +1,37 @@
-//! Answers about the ME pool. Those without a switch have no payload yet: it comes with the pool.
+//! Answers about the ME pool around what `minimal`, `pool_state`, `quality`, `nat_stun` and
+//! `selftest` describe.
 
 use serde::Serialize;
 
-use super::minimal::{
-    DcStatus, MeWriterStatus, MeWritersSummary, MinimalDcPathData, MinimalMeRuntimeData,
+use super::{
+    SOURCE_UNAVAILABLE,
+    minimal::{
+        DcStatus, MeWriterStatus, MeWritersSummary, MinimalDcPathData, MinimalMeRuntimeData,
+    },
 };
 
 /// `RuntimeMePoolStateData`, `RuntimeMeQualityData`, `RuntimeNatStunData` and
-/// `RuntimeMeSelftestData` without their payload: alike.
+/// `RuntimeMeSelftestData`, which differ in their payload.
 #[derive(Serialize)]
-pub(crate) struct NoPoolData {
+pub(crate) struct RuntimePoolData<'a, T> {
     pub(crate) enabled: bool,
-    pub(crate) reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
     pub(crate) generated_at_epoch_secs: u64,
-    /// Always null (conflict C2).
-    pub(crate) data: Option<()>,
+    /// Null without a pool (conflict C2).
+    pub(crate) data: Option<&'a T>,
+}
+
+impl<'a, T> RuntimePoolData<'a, T> {
+    /// No switch turns these off: they are there when there is a pool (conflict C19).
+    pub(crate) fn new(data: Option<&'a T>, generated_at_epoch_secs: u64) -> Self {
+        Self {
+            enabled: data.is_some(),
+            reason: data.is_none().then_some(SOURCE_UNAVAILABLE),
+            generated_at_epoch_secs,
+            data,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use admin::{
-    Build, ControlPlane, DcEndpointWriters, DcStatus, MeWriterStatus, MinimalDcPathData,
-    MinimalMeRuntimeData, MinimalSnapshot, PlaneSnapshot, Process, Reloads, Running, Startup,
+    Build, ControlPlane, MeStartup, MeView, PlaneSnapshot, Process, Reloads, Running, Startup,
     StepStatus, Transport, UpstreamInfo,
 };
 use shards::{
@@ -21,7 +20,8 @@ pub(crate) struct CannedPlane {
     pub(crate) process: Process,
     pub(crate) running: Mutex<Arc<Running>>,
     pub(crate) snapshot: Mutex<Option<Arc<PlaneSnapshot>>>,
-    pub(crate) minimal: Mutex<Option<Arc<MinimalSnapshot>>>,
+    pub(crate) me: Mutex<Option<Arc<MeView>>>,
+    pub(crate) me_startup: Mutex<MeStartup>,
     pub(crate) transport: Mutex<Transport>,
     pub(crate) startup: Startup,
     pub(crate) reloads: Reloads,
@@ -50,7 +50,8 @@ impl CannedPlane {
             process: Process::starting(build, "/etc/pinnace/config.toml".to_owned()),
             running: Mutex::new(Arc::new(running)),
             snapshot: Mutex::new(Some(Arc::new(snapshot()))),
-            minimal: Mutex::new(None),
+            me: Mutex::new(None),
+            me_startup: Mutex::new(MeStartup::skipped()),
             transport: Mutex::new(Transport::direct()),
             startup,
             reloads: Reloads::default(),
@@ -87,8 +88,12 @@ impl ControlPlane for CannedPlane {
         Some(fingerprints())
     }
 
-    fn minimal(&self) -> Option<Arc<MinimalSnapshot>> {
-        self.minimal.lock().unwrap().clone()
+    fn me(&self) -> Option<Arc<MeView>> {
+        self.me.lock().unwrap().clone()
+    }
+
+    fn me_startup(&self) -> MeStartup {
+        self.me_startup.lock().unwrap().clone()
     }
 
     fn transport(&self) -> Transport {
@@ -203,41 +208,5 @@ fn fingerprints() -> TlsFingerprints {
             // Nobody has this id.
             row(FingerprintScope::User(7), "t13d0202", 9, 0),
         ],
-    }
-}
-
-/// A pool with one writer.
-pub(crate) fn minimal() -> MinimalSnapshot {
-    let endpoint = "192.0.2.7:8888".to_owned();
-    MinimalSnapshot {
-        writers: vec![MeWriterStatus {
-            writer_id: 1,
-            dc: Some(2),
-            endpoint: endpoint.clone(),
-            state: "active",
-            ..MeWriterStatus::default()
-        }],
-        dcs: vec![DcStatus {
-            dc: 2,
-            endpoints: vec![endpoint.clone()],
-            endpoint_writers: vec![DcEndpointWriters {
-                endpoint,
-                active_writers: 1,
-            }],
-            ..DcStatus::default()
-        }],
-        runtime: MinimalMeRuntimeData {
-            floor_mode: "adaptive",
-            me_bind_stale_mode: "ttl",
-            me_writer_pick_mode: "p2c",
-            me_socks_kdf_policy: "strict",
-            ..MinimalMeRuntimeData::default()
-        },
-        network_path: vec![MinimalDcPathData {
-            dc: 2,
-            ip_preference: Some("prefer_v4"),
-            ..MinimalDcPathData::default()
-        }],
-        ..MinimalSnapshot::default()
     }
 }

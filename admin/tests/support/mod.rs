@@ -7,6 +7,7 @@ pub(crate) mod canned;
 pub(crate) mod client;
 pub(crate) mod json;
 pub(crate) mod memory;
+pub(crate) mod middle;
 
 use std::{
     net::{SocketAddr, TcpListener},
