@@ -5,6 +5,7 @@
 //! here is a process with an address and a secret.
 #![forbid(unsafe_code)]
 
+mod answers;
 pub mod api;
 pub mod client;
 pub mod compare;

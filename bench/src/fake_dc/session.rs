@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -27,8 +26,8 @@ use tokio::{
 
 use super::{Fault, Seen, Shared};
 use crate::{
-    message::{Message, MessageError, MessageReader},
-    pattern::{PIECE_BYTES, fold, pattern},
+    answers::{Answers, NoRequest, Step},
+    message::{MessageError, MessageReader},
     transport::{Inbound, InboundError, Outbound},
     wire::{Head, Op},
 };
@@ -96,32 +95,16 @@ impl From<MessageError> for End {
     }
 }
 
-impl From<FrameError> for End {
-    fn from(_: FrameError) -> End {
+impl From<NoRequest> for End {
+    fn from(_: NoRequest) -> End {
         End::Damaged
     }
 }
 
-/// An answer that was not generated yet.
-#[derive(Debug)]
-enum Job {
-    Echo {
-        id: u32,
-        crc: u32,
-        body: Vec<u8>,
-    },
-    Pieces {
-        id: u32,
-        left: u64,
-        seq: u16,
-        digest: u64,
-    },
-    Done {
-        id: u32,
-        arg: u64,
-    },
-    Reset,
-    Close,
+impl From<FrameError> for End {
+    fn from(_: FrameError) -> End {
+        End::Damaged
+    }
 }
 
 struct Session<'a> {
@@ -130,7 +113,7 @@ struct Session<'a> {
     inbound: Inbound,
     outbound: Outbound,
     reader: MessageReader,
-    jobs: VecDeque<Job>,
+    answers: Answers,
     read_ended: bool,
     reset_after: Option<u64>,
     delay: Option<Duration>,
@@ -146,7 +129,7 @@ impl Session<'_> {
             inbound: Inbound::new(side.p2d, side.framing, Side::Uplink, false),
             outbound: Outbound::new(side.d2p, side.framing, None),
             reader: MessageReader::default(),
-            jobs: VecDeque::new(),
+            answers: Answers::default(),
             read_ended: false,
             reset_after: if let Fault::ResetAfter(bytes) = fault {
                 Some(bytes)
@@ -166,7 +149,7 @@ impl Session<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         loop {
             let mut progress = false;
-            if !self.read_ended && self.jobs.len() < JOBS_MAX {
+            if !self.read_ended && self.answers.len() < JOBS_MAX {
                 progress |= self.poll_read(cx)?.is_ready();
             }
             if self.outbound.pending() == 0 && self.may_answer(cx) {
@@ -174,7 +157,7 @@ impl Session<'_> {
             }
             if self.outbound.pending() > 0 {
                 progress |= self.poll_write(cx)?.is_ready();
-            } else if self.read_ended && self.jobs.is_empty() {
+            } else if self.read_ended && self.answers.is_empty() {
                 ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                 return Poll::Ready(Ok(()));
             }
@@ -191,17 +174,18 @@ impl Session<'_> {
             let data = buf.filled_mut();
             self.shared.bytes_in.fetch_add(data.len() as u64, Relaxed);
             self.read_ended = data.is_empty();
-            let (inbound, reader, jobs) = (&mut self.inbound, &mut self.reader, &mut self.jobs);
+            let (inbound, reader, answers) =
+                (&mut self.inbound, &mut self.reader, &mut self.answers);
             let (shared, side) = (self.shared, self.side);
-            let was_idle = jobs.is_empty();
+            let was_idle = answers.is_empty();
             inbound.feed::<End>(data, |event| {
                 if let Some(message) = reader.take(event, |op| op == Op::Echo)? {
                     shared.requests.fetch_add(1, Relaxed);
-                    plan(message, side, jobs)?;
+                    answers.plan(message, side)?;
                 }
                 Ok(())
             })?;
-            if let Some(delay) = self.delay.filter(|_| was_idle && !jobs.is_empty()) {
+            if let Some(delay) = self.delay.filter(|_| was_idle && !answers.is_empty()) {
                 self.sleep = Some(Box::pin(tokio::time::sleep(delay)));
             }
             Poll::Ready(Ok(()))
@@ -221,62 +205,21 @@ impl Session<'_> {
     /// Fills the send buffer from the waiting answers.
     fn generate(&mut self) -> Result<(), End> {
         while self.outbound.pending() < OUT_BYTES {
-            let Some(job) = self.jobs.front_mut() else {
-                break;
-            };
-            match job {
-                Job::Echo { id, crc, body } => {
-                    // A body came in a frame, so its length fits.
-                    let head = Head {
-                        body_bytes: body.len() as u32,
-                        crc: *crc,
-                        ..Head::request(Op::Echo, *id, 0)
-                    };
-                    push(&mut self.outbound, &head, body)?;
-                }
-                Job::Pieces {
-                    id,
-                    left,
-                    seq,
-                    digest,
-                } if *left > 0 => {
-                    let bytes = PIECE_BYTES.min(usize::try_from(*left).unwrap_or(PIECE_BYTES));
-                    let n = usize::from(*seq);
-                    let crc = pattern().crc(n, bytes);
-                    let head = Head {
-                        seq: *seq,
-                        body_bytes: bytes as u32,
-                        crc,
-                        ..Head::request(Op::Data, *id, 0)
-                    };
-                    push(&mut self.outbound, &head, pattern().piece(n, bytes))?;
-                    *left -= bytes as u64;
-                    *seq = seq.wrapping_add(1);
-                    *digest = fold(*digest, crc);
-                    // Encrypted while it is in the L1 cache.
-                    self.outbound.seal();
-                    continue;
-                }
-                Job::Pieces { id, digest, .. } => {
-                    push(
-                        &mut self.outbound,
-                        &Head::request(Op::Done, *id, *digest),
-                        &[],
-                    )?;
-                }
-                Job::Done { id, arg } => {
-                    push(&mut self.outbound, &Head::request(Op::Done, *id, *arg), &[])?;
-                }
+            let outbound = &mut self.outbound;
+            match self.answers.step(|head, body| push(outbound, head, body))? {
+                Step::Frame => {}
+                // Encrypted while it is in the L1 cache.
+                Step::Piece => self.outbound.seal(),
                 // What was generated before goes out first.
-                Job::Reset if self.outbound.pending() > 0 => break,
-                Job::Reset => return Err(End::Reset),
-                Job::Close => {
+                Step::Reset if self.outbound.pending() > 0 => break,
+                Step::Reset => return Err(End::Reset),
+                Step::Close => {
                     self.read_ended = true;
-                    self.jobs.clear();
+                    self.answers.clear();
                     break;
                 }
+                Step::Empty => break,
             }
-            self.jobs.pop_front();
         }
         self.outbound.seal();
         Ok(())
@@ -310,46 +253,4 @@ thread_local! {
 fn push(outbound: &mut Outbound, head: &Head, body: &[u8]) -> Result<(), End> {
     let head = head.encode();
     Ok(outbound.push_frame([&head[..], body])?)
-}
-
-/// Turns a request into answers.
-fn plan(message: Message, (dc, tag): (u16, u8), jobs: &mut VecDeque<Job>) -> Result<(), End> {
-    let Head {
-        op, id, crc, arg, ..
-    } = message.head;
-    let pieces = Job::Pieces {
-        id,
-        left: arg,
-        seq: 0,
-        digest: 0,
-    };
-    match op {
-        Op::Echo => jobs.push_back(Job::Echo {
-            id,
-            crc,
-            body: message.body,
-        }),
-        Op::Download => jobs.push_back(pieces),
-        // The reader has compared the body with `crc`.
-        Op::Upload => jobs.push_back(Job::Done {
-            id,
-            arg: u64::from(crc),
-        }),
-        Op::Exchange => {
-            jobs.push_back(Job::Done {
-                id,
-                arg: u64::from(crc),
-            });
-            jobs.push_back(pieces);
-        }
-        Op::Hold => jobs.push_back(Job::Done { id, arg: 0 }),
-        Op::WhoAmI => jobs.push_back(Job::Done {
-            id,
-            arg: u64::from(dc) | u64::from(tag) << 16,
-        }),
-        Op::Reset => jobs.extend([pieces, Job::Reset]),
-        Op::Close => jobs.extend([Job::Done { id, arg: 0 }, Job::Close]),
-        Op::Data | Op::Done => return Err(End::Damaged),
-    }
-    Ok(())
 }
