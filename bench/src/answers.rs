@@ -109,6 +109,11 @@ impl Answers {
         Ok(())
     }
 
+    /// Closes behind what waits.
+    pub(crate) fn plan_close(&mut self) {
+        self.jobs.push_back(Job::Close);
+    }
+
     /// Writes the next frame, if that is what comes next.
     ///
     /// # Errors
