@@ -98,18 +98,40 @@ pub(crate) fn ask(api: SocketAddr, path: &str) -> Option<(u16, Value)> {
 
 /// One request with a body; `None` when there is no complete answer.
 pub(crate) fn call(api: SocketAddr, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
-    let mut stream = TcpStream::connect_timeout(&api, PATIENCE).ok()?;
+    request(api, &format!("{method} {path}"), "", body).ok()
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Nobody listens: nothing was asked.
+    Unsent,
+    /// Asked, and not or not completely answered.
+    Unanswered,
+}
+
+/// One request; `line` is method and path, each of `headers` ends with CR LF.
+pub(crate) fn request(
+    api: SocketAddr,
+    line: &str,
+    headers: &str,
+    body: &str,
+) -> Result<(u16, Value), Lost> {
+    let mut stream = TcpStream::connect_timeout(&api, PATIENCE).map_err(|_| Lost::Unsent)?;
+    let bytes = body.len();
+    let text = format!(
+        "{line} HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n\
+         {headers}Content-Length: {bytes}\r\n\r\n{body}"
+    );
+    exchange(&mut stream, &text).ok_or(Lost::Unanswered)
+}
+
+fn exchange(stream: &mut TcpStream, text: &str) -> Option<(u16, Value)> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream
         .set_write_timeout(Some(Duration::from_secs(5)))
         .ok()?;
-    let bytes = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n\
-         Content-Length: {bytes}\r\n\r\n{body}"
-    )
-    .ok()?;
+    stream.write_all(text.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
