@@ -243,6 +243,12 @@ impl Pool {
         self.outbox.event(PoolEvent::Keys(derived.facts));
     }
 
+    /// What the supervisor is to hear from the edge: [`PoolEvent::Socks`]. The pool tells the rest
+    /// itself.
+    pub(crate) fn pass_on(&mut self, event: PoolEvent) {
+        self.outbox.event(event);
+    }
+
     /// A dial is over. `None` for an open one: nobody wants it any more, close it.
     pub(crate) fn dial_ended(
         &mut self,

@@ -41,7 +41,7 @@ impl Pool {
             self.wake_all();
         }
         self.plan_warmup(now);
-        self.plan_fill(before.fill, now);
+        self.plan_fill(&before, now);
         self.plan_tasks(now);
         self.tidy_groups();
         self.outbox.changed();
@@ -114,18 +114,23 @@ impl Pool {
         for (key, writer) in self.writers.iter().filter(|(_, writer)| writer.is_usable()) {
             let before = match plan.group(writer.dc) {
                 Some(planned) => planned.drain_before,
-                // A group that is no more goes with the next generation.
-                None => generations.active,
+                None => generations.drain_others_before,
             };
             let is_abandoned = writer.is_warm() && generations.warming != Some(writer.generation);
             if writer.generation < before || is_abandoned {
                 old.insert(key);
-            } else if generations.drain_unmapped && !self.is_mapped(writer) {
+            } else if self.may_leave_unmapped(writer.dc) && !self.is_mapped(writer) {
                 unmapped.insert(key);
             }
         }
         self.drain(&old, false, now);
         self.drain(&unmapped, true, now);
+    }
+
+    /// Without hardswap: writers of a group that are not in the map may go.
+    fn may_leave_unmapped(&self, dc: i16) -> bool {
+        let covered = self.plan.group(dc).is_none_or(|planned| planned.covered);
+        self.plan.generations.drain_unmapped && covered
     }
 
     /// Groups that are in no plan and have nothing left.

@@ -158,7 +158,8 @@ impl Pool {
     }
 
     /// Another active writer may be opened (section 11.5).
-    pub(super) fn has_active_room(&self, over_cap: bool) -> bool {
+    /// `over_cap`: for coverage, which may pass the cap while the group or the process is below `R`.
+    pub(super) fn has_active_room(&self, dc: i16, over_cap: bool) -> bool {
         let running = self
             .dials
             .values()
@@ -166,7 +167,13 @@ impl Pool {
             .count();
         let taken = self.active_delta + i64::try_from(running).unwrap_or(i64::MAX);
         let limits = &self.plan.limits;
-        taken < i64::from(limits.active_room) || over_cap && taken < i64::from(limits.override_room)
+        let under_base = || {
+            self.plan
+                .group(dc)
+                .is_some_and(|planned| planned.under_base)
+        };
+        taken < i64::from(limits.active_room)
+            || over_cap && (under_base() || taken < i64::from(limits.override_room))
     }
 
     /// Another warm writer may be opened.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   First   all groups at once, one writer each (a group with one endpoint its share), endpoints
-//!           in random order, until each endpoint has failed once; a new tick is a new attempt
+//!           in random order, until each endpoint has failed once; a new `fill_round` is a new attempt
 //!   Rest    one dial per group and round, pauses between rounds; a failed round ends a group's part
 //!   Steady  per tick, group and family one round that dials the difference; back-off after a round
 //!           that did not reach the share
@@ -19,7 +19,7 @@ use super::{
     dial::{Choice, Purpose, Wish},
     group::family,
 };
-use crate::policy::me::plan::{Fill as Stage, GroupPlan};
+use crate::policy::me::plan::{Fill as Stage, GroupPlan, Plan};
 
 /// The health tick's dials of one group and family.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,17 +109,15 @@ impl Pool {
     }
 
     /// A new plan: stages and ticks.
-    pub(super) fn plan_fill(&mut self, stage_before: Stage, now: Millis) {
+    pub(super) fn plan_fill(&mut self, before: &Plan, now: Millis) {
         let plan = Arc::clone(&self.plan);
         let ticked = plan.tick != self.ticked;
-        let turned = plan.fill != stage_before;
+        let turned = plan.fill != before.fill || plan.fill_round != before.fill_round;
         self.ticked = plan.tick;
-        self.budget = if ticked {
-            plan.limits.dials_per_tick.max(1)
-        } else {
-            self.budget
-        };
-        if turned || (ticked && plan.fill == Stage::First) {
+        if ticked {
+            self.budget = plan.limits.dials_per_tick.max(1);
+        }
+        if turned {
             self.startup = Startup::default();
             for group in self.groups.values_mut() {
                 group.start.failures = 0;
@@ -211,7 +209,7 @@ impl Pool {
             if !self.has_dial_slot(dc) {
                 continue;
             }
-            let may = self.may_dial() && self.has_active_room(false);
+            let may = self.may_dial() && self.has_active_room(dc, false);
             let choice = match may {
                 true => self.choose(dc, wish, now),
                 false => Choice::Nowhere,
@@ -363,7 +361,11 @@ impl Pool {
     /// Begins the dials of a round as far as there is room, and ends it when there are no more.
     fn pump_round(&mut self, planned: &GroupPlan, wanted: usize, now: Millis) {
         let dc = planned.dc;
-        let over_cap = self.planned_share(planned) == 0;
+        // What was opened on demand counts as coverage.
+        let over_cap = self
+            .groups
+            .get(&dc)
+            .is_some_and(|group| group.demand.is_some());
         let wish = Wish {
             family: Some(wanted),
             warm: None,
@@ -377,7 +379,8 @@ impl Pool {
             if !self.has_dial_slot(dc) {
                 break;
             }
-            let blocked = self.budget == 0 || !self.has_active_room(over_cap) || !self.may_dial();
+            let blocked =
+                self.budget == 0 || !self.has_active_room(dc, over_cap) || !self.may_dial();
             let choice = match blocked || self.missing(planned, wanted) == 0 {
                 true => Choice::Nowhere,
                 false => self.choose(dc, wish, now),

@@ -124,7 +124,7 @@ impl Pool {
             }
         }
         let is_spent = refill.all_left == 0 || (refill.same.is_none() && refill.any_left == 0);
-        if is_spent || !self.has_active_room(refill.over_cap) {
+        if is_spent || !self.has_active_room(dc, refill.over_cap) {
             self.end_refill(dc, wanted, false);
             return;
         }

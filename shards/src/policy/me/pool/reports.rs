@@ -31,7 +31,7 @@ impl Outbox {
     pub(super) fn event(&mut self, event: PoolEvent) {
         self.has_changed = true;
         let is_minor = match event {
-            PoolEvent::Keys(_) | PoolEvent::DialFailed { .. } => true,
+            PoolEvent::Keys(_) | PoolEvent::Socks { .. } | PoolEvent::DialFailed { .. } => true,
             PoolEvent::LostEarly { .. } | PoolEvent::TaskDone { .. } => false,
         };
         if !is_minor || self.events.len() < EVENTS_MAX {

@@ -252,13 +252,15 @@ impl Pool {
         let Some(planned) = plan.group(dc) else {
             return false;
         };
-        if self.planned_share(planned) > 0 {
-            return false;
-        }
+        let has_share = self.planned_share(planned) > 0;
         let Some(group) = self.groups.get_mut(&dc) else {
             return false;
         };
+        // The plan may have made a share of the demand meanwhile.
         let is_new = group.demand.is_none();
+        if is_new && has_share {
+            return false;
+        }
         group.demand = Some(now.after(idle));
         if is_new {
             self.outbox.changed();
@@ -326,7 +328,7 @@ impl Pool {
             return;
         };
         let is_served = group.inline.is_some() || !group.open.is_empty();
-        let room = self.has_dial_slot(dc) && self.has_active_room(true) && self.may_dial();
+        let room = self.has_dial_slot(dc) && self.has_active_room(dc, true) && self.may_dial();
         let planned = self.plan.group(dc);
         let is_out = planned.is_none_or(|planned| planned.outage.contains(&true));
         if is_served || !room || is_out {
