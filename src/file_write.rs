@@ -87,6 +87,47 @@ pub(crate) fn read(path: &Path) -> io::Result<Content> {
     Ok(Content { bytes, stamp })
 }
 
+/// Reads a file of at most `bytes_max`.
+///
+/// # Errors
+/// Those of the file system; `FileTooLarge` when it is longer.
+pub(crate) fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    let mut reader = File::open(path)?.take(limit.saturating_add(1));
+    reader.read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max {
+        let text = format!("is longer than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
+}
+
+/// Writes a file that is ours alone, whatever was there: beside it, then over it. Its directory is
+/// made if it is missing; only its owner may read it.
+///
+/// # Errors
+/// [`WriteError`]; the old file is whole then.
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = dir.unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).map_err(|error| directory(dir, error))?;
+    let mut new = tempfile::Builder::new()
+        .prefix(&prefix(path))
+        .suffix(SUFFIX)
+        .rand_bytes(RANDOM_CHARS)
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .map_err(|error| directory(dir, error))?;
+    let written = new.write_all(bytes).and_then(|()| new.as_file().sync_all());
+    let placed = written.and_then(|()| new.persist(path).map_err(|error| error.error));
+    placed.map(drop).map_err(|error| WriteError::Other {
+        step: "write",
+        path: path.to_owned(),
+        error,
+    })
+}
+
 /// What became of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replaced {
@@ -355,6 +396,22 @@ mod tests {
             assert_ne!(meta.ino(), inode);
             assert_eq!(names(dir.path()), ["config.toml"]);
         }
+    }
+
+    #[test]
+    fn puts_a_file_where_there_was_none_and_over_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache/file");
+        for text in ["first", "second"] {
+            put(&path, text.as_bytes()).unwrap();
+            assert_eq!(read_bounded(&path, 6).unwrap(), text.as_bytes());
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+            assert_eq!(names(path.parent().unwrap()), ["file"]);
+        }
+        let error = read_bounded(&path, 5).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        fs::write(dir.path().join("plain"), "").unwrap();
+        assert!(put(&dir.path().join("plain/file"), b"x").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod links;
 mod live;
 mod log_output;
 mod logging;
+mod me;
 mod observations;
 mod plane;
 mod quota_file;

@@ -1,0 +1,1 @@
+//! The three threads together, on shards that only take notes.
