@@ -29,6 +29,7 @@ use crate::{
     config::{self, Config, Digest, Failed, Loaded, changes::Changes, general::LogLevel},
     links::{Detected, LinkBase, page},
     logging::Log,
+    me::Me,
     plane::ShardPlane,
     quota_file::QuotaFile,
     reload::Reloads,
@@ -66,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) log_level: Option<LogLevel>,
     /// This host's addresses, for links of new users.
     pub(crate) detected: Detected,
+    /// Whoever decides about middle proxies; `None` when every session goes direct.
+    pub(crate) me: Option<Arc<Me>>,
 }
 
 /// The data plane as far as a configuration concerns it; tests have one without sockets.
@@ -269,6 +272,12 @@ impl Live {
         let level = self.parts.log_level.unwrap_or(config.general.log_level);
         if state.config.general.log_level != config.general.log_level {
             self.parts.log.set_level(level);
+        }
+        if let Some(me) = &self.parts.me
+            && !hot.is_empty()
+        {
+            let secret_bytes_max = config.me_source.proxy_secret_len_max;
+            me.apply(wiring::me::settings(&config), secret_bytes_max);
         }
         let names = self.shards().names();
         self.parts.plane.reloaded(running(&config, level, names));

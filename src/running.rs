@@ -13,7 +13,10 @@ use admin::{
     EffectiveUserTcpPolicyLimits, MetricsSettings, RefusedPeer, Running, Telemetry, UpstreamInfo,
 };
 
-use crate::config::{Config, Loaded, api::GrayAction, general::LogLevel};
+use crate::{
+    config::{Config, Loaded, api::GrayAction, general::LogLevel},
+    wiring,
+};
 
 /// What the process runs with; the names are those of the shards' ids.
 pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>) -> Running {
@@ -85,12 +88,9 @@ fn limits(config: &Config) -> EffectiveLimitsData {
     let (connect, timeouts) = (&config.connect, &config.timeouts);
     let access = &config.access;
     EffectiveLimitsData {
-        update_every_secs: config.me_source.update_every.unwrap_or(UPDATE_EVERY_SECS),
+        update_every_secs: wiring::me::update_every_secs(config),
         me_reinit_every_secs: config.me_reinit.me_reinit_every_secs,
-        me_pool_force_close_secs: match config.me_reinit.me_reinit_drain_timeout_secs {
-            0 => FORCE_CLOSE_SECS,
-            secs => secs,
-        },
+        me_pool_force_close_secs: wiring::me::force_close_secs(config),
         timeouts: EffectiveTimeoutLimits {
             client_handshake_secs: timeouts.client_handshake,
             client_first_byte_idle_secs: timeouts.client_first_byte_idle_secs,
@@ -150,8 +150,3 @@ fn middle_proxy(config: &Config) -> EffectiveMiddleProxyLimits {
         me2dc_fast: config.general.me2dc_fast,
     }
 }
-
-/// `general.update_every` when only unset.
-const UPDATE_EVERY_SECS: u64 = 300;
-/// What a configured 0 means.
-const FORCE_CLOSE_SECS: u64 = 300;

@@ -26,6 +26,7 @@ use crate::{
     links::{Detected, LinkBase},
     live::{Live, LiveStore, Parts},
     logging::Log,
+    me::{self, Me},
     observations::ObservationFile,
     plane::{Post, Posted, ShardPlane},
     quota_file::QuotaFile,
@@ -33,7 +34,7 @@ use crate::{
     signals,
     store::FileStore,
     watch,
-    wiring::{HostCpus, Overrides, wire},
+    wiring::{self, HostCpus, Overrides, wire},
 };
 
 /// What the command line adds to the file.
@@ -132,26 +133,77 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         StepStatus::Ready,
         Some(format!("{shards} shards")),
     );
-    let running = start_control(&loaded, options, quotas, plane, startup)?;
+    let settings = api_settings(&loaded);
+    let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
+    let me = start_me(&loaded, &options, &report, &plane, &events)?;
+    let direct = me.is_none();
+    let control = Control {
+        quotas,
+        plane,
+        me,
+        events,
+    };
+    let running = start_control(&loaded, options, control, startup)?;
     if let Some(file) = observations
         && let Err(error) = file.keep(&running.shown)
     {
         tracing::error!(%error, "observations are not written");
     }
-    running.events.record("admission.state", "open");
+    // With the Middle-End its supervisor tells of the gate.
+    if direct {
+        running.events.record("admission.state", "open");
+    }
     Ok(running)
+}
+
+/// Whoever decides about middle proxies; `None` when every session goes direct.
+fn start_me(
+    loaded: &Loaded,
+    options: &Options,
+    report: &HostReport,
+    plane: &Plane,
+    events: &Arc<Events>,
+) -> Result<Option<Arc<Me>>, Failure> {
+    let (Some(reports), Some(link)) = (plane.me_reports(), plane.me_link()) else {
+        return Ok(None);
+    };
+    let clock = plane.clock();
+    let parts = me::Parts {
+        settings: wiring::me::settings(&loaded.config),
+        sources: wiring::me::sources(&loaded.config, &options.data_path),
+        shards: plane.mailboxes().len(),
+        cores: report.cores.len().max(1),
+        reports,
+        link: Box::new(link),
+        now: Arc::new(move || clock.now()),
+        events: Arc::clone(events),
+    };
+    let me = Me::start(parts);
+    let me = me.map_err(|error| (Exit::Host, format!("cannot start the Middle-End: {error}")))?;
+    Ok(Some(Arc::new(me)))
+}
+
+/// What the control side works with.
+struct Control {
+    quotas: QuotaFile,
+    plane: Plane,
+    me: Option<Arc<Me>>,
+    events: Arc<Events>,
 }
 
 /// All that knows of the shards and is none.
 fn start_control(
     loaded: &Loaded,
     options: Options,
-    quotas: QuotaFile,
-    mut plane: Plane,
+    parts: Control,
     startup: &Arc<Startup>,
 ) -> Result<Running, Failure> {
-    let settings = api_settings(loaded);
-    let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
+    let Control {
+        quotas,
+        mut plane,
+        me,
+        events,
+    } = parts;
     let Some(control) = plane.control() else {
         return Err((Exit::Host, "the shards cannot be controlled".to_owned()));
     };
@@ -166,6 +218,7 @@ fn start_control(
         log: options.log,
         log_level: options.log_level_fixed.then_some(options.log_level),
         detected: Detected::find(),
+        me,
     };
     let live = Live::new(loaded, parts, Box::new(control));
     let served = Served {

@@ -112,7 +112,7 @@ pub(crate) fn wire(
         timeouts: timeouts(config),
         replay: replay(loaded),
         upstream: upstream(config),
-        me: None,
+        me: me::setup(config),
         hot: hot(config),
         users: users(config, used_bytes),
     };
@@ -416,5 +416,6 @@ const HALF_CLOSE: Duration = Duration::from_secs(5);
 /// What "unlimited" means for one process.
 const CONNECTIONS_MAX: usize = 16_777_216;
 
+pub(crate) mod me;
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ keys! {
         /// Disables users without deleting them.
         user_enabled: Map<bool> = Map::default(); Hot, Now
         /// Sets a sponsored-channel tag per user.
-        user_ad_tags: Map<AdTag> = Map::default(); Hot, Shown; secret
+        user_ad_tags: Map<AdTag> = Map::default(); Hot, Now; secret
         /// Limits concurrent connections per user.
         user_max_tcp_conns: Map<usize> = Map::default(); Hot, Now
         /// Limits concurrent connections for users without their own limit.

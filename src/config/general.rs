@@ -27,13 +27,13 @@ keys! {
         /// directly.
         use_middle_proxy: bool = true; Restart, Now
         /// Sets the sponsored-channel tag for users without their own entry in access.user_ad_tags.
-        ad_tag: Option<AdTag> = None; Hot, Later; secret
+        ad_tag: Option<AdTag> = None; Hot, Now; secret
         /// Allows direct routing while the Middle-End is not ready.
-        me2dc_fallback: bool = true; Restart, Shown
+        me2dc_fallback: bool = true; Restart, Now
         /// Sends new sessions direct as soon as a previously ready Middle-End drops out.
-        me2dc_fast: bool = true; Restart, Shown
+        me2dc_fast: bool = true; Restart, Now
         /// Logs full details for every cipher desynchronisation instead of once per window.
-        desync_all_full: bool = false; Hot, Later
+        desync_all_full: bool = false; Hot, Now
         /// Collects per-address observations of scanners and failed handshakes.
         beobachten: bool = true; Restart, Now
         /// Sets how long per-address observations are kept.
@@ -99,7 +99,7 @@ keys! {
         /// Turns per-user counters on.
         user_enabled: bool = true; Hot, Now
         /// Sets how much Middle-End detail is counted.
-        me_level: MeLevel = MeLevel::Normal; Hot, Shown
+        me_level: MeLevel = MeLevel::Normal; Hot, Now
     }
 }
 

@@ -15,17 +15,17 @@ keys! {
         /// Chooses the address family to try first.
         prefer: Family = Family::V4; Restart, Now
         /// Uses both address families for the Middle-End at once.
-        multipath: bool = false; Restart, Later
+        multipath: bool = false; Restart, Now
         /// Allows STUN queries at all.
-        stun_use: bool = true; Restart, Later
+        stun_use: bool = true; Restart, Now
         /// Lists STUN servers used to learn the public address.
         stun_servers: Vec<String> =
-            STUN_SERVERS.iter().map(|&s| s.to_owned()).collect(); Restart, Later
+            STUN_SERVERS.iter().map(|&s| s.to_owned()).collect(); Restart, Now
         /// Tries STUN over TCP when UDP does not answer.
-        stun_tcp_fallback: bool = true; Restart, Later
+        stun_tcp_fallback: bool = true; Restart, Now
         /// Lists web addresses that return the public address when STUN fails.
         http_ip_detect_urls: Vec<String> =
-            vec!["https://ifconfig.me/ip".into(), "https://api.ipify.org".into()]; Restart, Later
+            vec!["https://ifconfig.me/ip".into(), "https://api.ipify.org".into()]; Restart, Now
         /// Cache file for the detected public address, accepted but unused by the reference.
         cache_public_ip_path: String = "cache/public_ip.txt".into(); Restart, Inert
         /// Pins the address of a host and port without DNS.

@@ -128,13 +128,8 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
         );
         reading.warnings.push(finding);
     };
-    if general.use_middle_proxy {
-        advise(
-            "general.use_middle_proxy",
-            "asks for the Middle-End, which this build does not have yet: sessions go direct",
-        );
-    }
-    if general.ad_tag.is_some() || !config.access.user_ad_tags.0.is_empty() {
+    let tagged = general.ad_tag.is_some() || !config.access.user_ad_tags.0.is_empty();
+    if tagged && !general.use_middle_proxy {
         let key = if general.ad_tag.is_some() {
             "general.ad_tag"
         } else {
@@ -142,7 +137,7 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
         };
         advise(
             key,
-            "shows nothing while sessions go direct; it needs the Middle-End",
+            "shows nothing while sessions go direct; it needs general.use_middle_proxy = true",
         );
     }
     let routes = config.upstreams.iter().filter(|route| route.enabled);

@@ -257,8 +257,8 @@ fn warns_about_unknown_keys_with_the_closest_full_name() {
             "general.prefer_ipv6 is deprecated; use network.prefer",
         ),
         (
-            "[general]\nhardswap = true",
-            "general.hardswap is not yet in effect in this build",
+            "[censorship]\nmask = true",
+            "censorship.mask is not yet in effect in this build",
         ),
         (
             "[general]\nntp_check = true",

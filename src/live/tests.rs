@@ -111,6 +111,7 @@ impl Bench {
             log: Log::fixed(),
             log_level: None,
             detected: Detected::default(),
+            me: None,
         };
         let loaded = config::load(&path).unwrap();
         let live = Live::new(&loaded, parts, Box::new(Fake(Arc::clone(&notes))));
