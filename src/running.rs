@@ -8,7 +8,7 @@ use std::{
 };
 
 use admin::{
-    ApiSettings, Conntrack, EffectiveLimitsData, EffectiveMiddleProxyLimits,
+    ApiSettings, Conntrack, DcAddresses, EffectiveLimitsData, EffectiveMiddleProxyLimits,
     EffectiveTimeoutLimits, EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits,
     EffectiveUserTcpPolicyLimits, MetricsSettings, RefusedPeer, Running, Telemetry, UpstreamInfo,
 };
@@ -24,6 +24,7 @@ pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>
         users: names.into(),
         // One direct route: `[[upstreams]]` is not in effect yet.
         upstreams: vec![UpstreamInfo::direct()],
+        dc_addresses: dc_addresses(config),
         limits: limits(config),
         telemetry: Telemetry {
             log_level: log_level.as_str(),
@@ -38,6 +39,24 @@ pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>
             available: false,
         },
     }
+}
+
+/// The addresses that sessions without the middle proxy are connected to first.
+fn dc_addresses(config: &Config) -> Vec<DcAddresses> {
+    let direct = wiring::upstream(config);
+    let first = |on: bool, list: &[SocketAddr]| list.first().copied().filter(|_| on);
+    let mut dcs: Vec<_> = direct
+        .dcs
+        .probe_targets()
+        .into_iter()
+        .map(|target| DcAddresses {
+            dc: target.dc,
+            v4: first(direct.ipv4, &target.v4),
+            v6: first(direct.ipv6, &target.v6),
+        })
+        .collect();
+    dcs.sort_by_key(|at| at.dc);
+    dcs
 }
 
 /// `[server.api]`.
@@ -140,10 +159,11 @@ fn middle_proxy(config: &Config) -> EffectiveMiddleProxyLimits {
         adaptive_floor_max_warm_writers_per_core: floor.me_adaptive_floor_max_warm_writers_per_core,
         adaptive_floor_max_active_writers_global: floor.me_adaptive_floor_max_active_writers_global,
         adaptive_floor_max_warm_writers_global: floor.me_adaptive_floor_max_warm_writers_global,
-        reconnect_max_concurrent_per_dc: pool.me_reconnect_max_concurrent_per_dc,
+        // 0 acts as 1, for both.
+        reconnect_max_concurrent_per_dc: pool.me_reconnect_max_concurrent_per_dc.max(1),
         reconnect_backoff_base_ms: pool.me_reconnect_backoff_base_ms,
         reconnect_backoff_cap_ms: pool.me_reconnect_backoff_cap_ms,
-        reconnect_fast_retry_count: pool.me_reconnect_fast_retry_count,
+        reconnect_fast_retry_count: pool.me_reconnect_fast_retry_count.max(1),
         writer_pick_mode: pool.me_writer_pick_mode.as_str(),
         writer_pick_sample_size: pool.me_writer_pick_sample_size,
         me2dc_fallback: config.general.me2dc_fallback,

@@ -286,7 +286,8 @@ fn replay(loaded: &Loaded) -> ReplaySettings {
     ReplaySettings { entries, window }
 }
 
-fn upstream(config: &Config) -> UpstreamSettings {
+/// How DCs are reached.
+pub(crate) fn upstream(config: &Config) -> UpstreamSettings {
     let connect = &config.connect;
     let mut dcs = DcTable::builtin();
     for (dc, addrs) in &config.root.dc_overrides.0 {

@@ -59,7 +59,7 @@ fn main() {
         *server.plane.snapshot.lock().unwrap() = None;
     }
     if has("pool") {
-        *server.plane.minimal.lock().unwrap() = Some(Arc::new(support::canned::minimal()));
+        support::middle::Middle::Up.show(&server.plane);
     }
     for index in 0..60 {
         server

@@ -60,10 +60,11 @@ pub use self::{
         RuntimeMeSelftestKdfData, RuntimeMeSelftestPayload, RuntimeMeSelftestPidData,
         RuntimeMeSelftestTimeskewData,
     },
+    model::upstreams::ip_preference,
     model::users::{TlsDomainLink, UserLinks},
     plane::{
-        Build, Conntrack, ControlPlane, MeView, PlaneSnapshot, Process, Reloads, Reroute,
-        RerouteReason, RouteKind, RouteMode, Running, Telemetry, Transport, UpstreamInfo,
+        Build, Conntrack, ControlPlane, DcAddresses, MeView, PlaneSnapshot, Process, Reloads,
+        Reroute, RerouteReason, RouteKind, RouteMode, Running, Telemetry, Transport, UpstreamInfo,
     },
     server::{Api, StartError, bind, serve, start},
     settings::{ApiSettings, RefusedPeer},

@@ -4,6 +4,7 @@
 //! answers. What the configuration file says is [`crate::UserStore`]'s, not here.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -150,6 +151,8 @@ pub struct Running {
     pub users: UserNames,
     /// Ways to the DCs, in the order of `ShardSnapshot::upstreams`.
     pub upstreams: Vec<UpstreamInfo>,
+    /// Where sessions that go direct are connected to, ascending by DC.
+    pub dc_addresses: Vec<DcAddresses>,
     /// Limits and time-outs in force.
     pub limits: EffectiveLimitsData,
     /// What is counted and logged.
@@ -158,6 +161,17 @@ pub struct Running {
     pub proxy_protocol_enabled: bool,
     /// Connection tracking control.
     pub conntrack: Conntrack,
+}
+
+/// Where one DC is reached without the middle proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DcAddresses {
+    /// DC id, positive.
+    pub dc: i16,
+    /// The first IPv4 address; `None` when the family is off or the DC has none.
+    pub v4: Option<SocketAddr>,
+    /// The first IPv6 address, likewise.
+    pub v6: Option<SocketAddr>,
 }
 
 /// What is counted and logged.

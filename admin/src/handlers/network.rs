@@ -1,6 +1,6 @@
 //! stats/upstreams, runtime/upstream_quality.
 
-use shards::control::{DcRow, FamilyState, UpstreamRow};
+use shards::control::{DcRow, UpstreamRow};
 
 use super::ApiState;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         upstreams::{
             RuntimeUpstreamQualityCountersData, RuntimeUpstreamQualityData,
             RuntimeUpstreamQualityPolicyData, UpstreamDcStatus, UpstreamStatus,
-            UpstreamSummaryData, UpstreamsData,
+            UpstreamSummaryData, UpstreamsData, ip_preference,
         },
         zero::ZeroUpstreamData,
     },
@@ -135,17 +135,6 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| sum / f64::from(count))
 }
 
-/// Conflict C7: `both_work`, not `both`.
-fn ip_preference(v4: FamilyState, v6: FamilyState) -> &'static str {
-    match (v4, v6) {
-        (FamilyState::Works, FamilyState::Works) => "both_work",
-        (FamilyState::Works, FamilyState::Fails | FamilyState::Unknown) => "prefer_v4",
-        (FamilyState::Fails | FamilyState::Unknown, FamilyState::Works) => "prefer_v6",
-        (FamilyState::Fails, FamilyState::Fails) => "unavailable",
-        (FamilyState::Unknown, _) | (_, FamilyState::Unknown) => "unknown",
-    }
-}
-
 fn summary(infos: &[UpstreamInfo], rows: &[UpstreamStatus]) -> UpstreamSummaryData {
     let of = |kind| infos.iter().filter(|info| info.kind == kind).count();
     let healthy_total = rows.iter().filter(|row| row.healthy).count();
@@ -157,25 +146,5 @@ fn summary(infos: &[UpstreamInfo], rows: &[UpstreamStatus]) -> UpstreamSummaryDa
         socks4_total: of(RouteKind::Socks4),
         socks5_total: of(RouteKind::Socks5),
         shadowsocks_total: of(RouteKind::Shadowsocks),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn families_become_one_preference() {
-        use FamilyState::{Fails, Unknown, Works};
-        for (v4, v6, expected) in [
-            (Works, Works, "both_work"),
-            (Works, Unknown, "prefer_v4"),
-            (Fails, Works, "prefer_v6"),
-            (Fails, Fails, "unavailable"),
-            (Fails, Unknown, "unknown"),
-            (Unknown, Unknown, "unknown"),
-        ] {
-            assert_eq!(ip_preference(v4, v6), expected);
-        }
     }
 }

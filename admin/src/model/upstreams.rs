@@ -1,6 +1,7 @@
 //! `UpstreamsData`, `RuntimeUpstreamQualityData` and the rows they share.
 
 use serde::Serialize;
+use shards::control::FamilyState;
 
 use super::zero::ZeroUpstreamData;
 
@@ -81,4 +82,36 @@ pub(crate) struct UpstreamDcStatus {
     pub(crate) dc: i16,
     pub(crate) latency_ema_ms: Option<f64>,
     pub(crate) ip_preference: &'static str,
+}
+
+/// Which address family works, in the contract's words (conflict C7: `both_work`, not `both`).
+#[must_use]
+pub fn ip_preference(v4: FamilyState, v6: FamilyState) -> &'static str {
+    match (v4, v6) {
+        (FamilyState::Works, FamilyState::Works) => "both_work",
+        (FamilyState::Works, FamilyState::Fails | FamilyState::Unknown) => "prefer_v4",
+        (FamilyState::Fails | FamilyState::Unknown, FamilyState::Works) => "prefer_v6",
+        (FamilyState::Fails, FamilyState::Fails) => "unavailable",
+        (FamilyState::Unknown, _) | (_, FamilyState::Unknown) => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_become_one_preference() {
+        use FamilyState::{Fails, Unknown, Works};
+        for (v4, v6, expected) in [
+            (Works, Works, "both_work"),
+            (Works, Unknown, "prefer_v4"),
+            (Fails, Works, "prefer_v6"),
+            (Fails, Fails, "unavailable"),
+            (Fails, Unknown, "unknown"),
+            (Unknown, Unknown, "unknown"),
+        ] {
+            assert_eq!(ip_preference(v4, v6), expected);
+        }
+    }
 }
