@@ -179,6 +179,11 @@ impl Me {
         supervisor.status((self.now)())
     }
 
+    /// The shards' clock.
+    pub(crate) fn now(&self) -> Millis {
+        (self.now)()
+    }
+
     /// What is known of our public address at this moment.
     pub(crate) fn nat_status(&self) -> NatStatus {
         let nat = self.nat.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,7 +197,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 /// The address of the interface that would reach the Internet.
-fn local_address(ipv6: bool) -> Option<IpAddr> {
+pub(crate) fn local_address(ipv6: bool) -> Option<IpAddr> {
     let detected = Detected::find();
     match ipv6 {
         false => detected.v4.map(IpAddr::V4),

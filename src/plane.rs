@@ -1,20 +1,34 @@
 //! Implements the control API's [`ControlPlane`]: asks all shards, waits for a moment, merges.
 //!
-//! The configuration in force, the start's progress and the reloads are told to it by `live.rs`.
+//! The ME pool is put together in `middle.rs`. The configuration in force, the start's progress and the reloads are told to it by `live.rs`.
 //! What the configuration file says is `store.rs`'s.
+
+mod middle;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::Future as _,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use admin::{ControlPlane, PlaneSnapshot, Process, Reloads, Running, Startup, Transport};
+use admin::{
+    ControlPlane, MeStartup, MeView, MinimalDcPathData, PlaneSnapshot, Process, Reloads, Running,
+    Startup, Transport, ip_preference,
+};
 use async_channel::{Receiver, Sender};
-use shards::control::{Command, Observations, ShardSnapshot, TlsFingerprints, merge_snapshots};
+use shards::{
+    control::{
+        Command, Observations, ShardSnapshot, TlsFingerprints, UpstreamRow, merge_snapshots,
+    },
+    me::MeStatus,
+};
+
+pub(crate) use self::middle::Middle;
 
 /// Puts a command into one shard's mailbox without waiting.
 pub(crate) type Post = Box<dyn Fn(Command) -> Posted + Send>;
@@ -37,6 +51,8 @@ pub(crate) struct ShardPlane {
     running: RwLock<Arc<Running>>,
     reloads: Mutex<Reloads>,
     shards: Mutex<Shards>,
+    /// Set when the middle proxy is wanted.
+    middle: OnceLock<Arc<dyn Middle>>,
 }
 
 /// Mailboxes, and what came back from them.
@@ -58,6 +74,7 @@ impl ShardPlane {
             running: RwLock::new(Arc::new(running)),
             reloads: Mutex::new(Reloads::default()),
             shards: Mutex::new(Shards::default()),
+            middle: OnceLock::new(),
         }
     }
 
@@ -69,6 +86,15 @@ impl ShardPlane {
             known,
             round: None,
         };
+    }
+
+    /// The middle proxy is wanted, and this is who runs its supervisor. Only the first call counts.
+    pub(crate) fn attach_middle(&self, middle: Arc<dyn Middle>) {
+        let _ = self.middle.set(middle);
+    }
+
+    fn middle_status(&self) -> Option<MeStatus> {
+        Some(self.middle.get()?.status())
     }
 
     /// The process now runs with another configuration.
@@ -134,7 +160,15 @@ impl ControlPlane for ShardPlane {
         let began = Instant::now();
         let late_shards = shards.ask(began + DEADLINE);
         let total = merge_snapshots(shards.known.iter().flatten().cloned());
-        let snapshot = total.map(|total| Arc::new(PlaneSnapshot { total, late_shards }));
+        let supervisor = self.middle_status();
+        let snapshot = total.map(|mut total| {
+            // What is decided once for the process is counted there, and nowhere else.
+            if let Some(status) = supervisor {
+                total.me.merge(&status.me);
+                total.pool.merge(&status.pool);
+            }
+            Arc::new(PlaneSnapshot { total, late_shards })
+        });
         shards.round = Some((began, snapshot.clone()));
         snapshot
     }
@@ -147,8 +181,27 @@ impl ControlPlane for ShardPlane {
         })
     }
 
+    fn me(&self) -> Option<Arc<MeView>> {
+        let middle = self.middle.get()?;
+        let snapshot = self.snapshot().filter(|all| all.late_shards == 0)?;
+        let status = middle.status();
+        let moment = middle::Moment {
+            status: &status,
+            total: &snapshot.total,
+            now: middle.now(),
+        };
+        let path = network_path(&self.running(), &snapshot.total.upstreams);
+        middle::view(middle.as_ref(), &moment, path).map(Arc::new)
+    }
+
+    fn me_startup(&self) -> MeStartup {
+        let status = self.middle_status();
+        status.map_or_else(MeStartup::skipped, |status| middle::startup(&status))
+    }
+
     fn transport(&self) -> Transport {
-        Transport::direct()
+        let status = self.middle_status();
+        status.map_or_else(Transport::direct, |status| middle::transport(&status))
     }
 
     fn startup(&self) -> &Startup {
@@ -158,6 +211,23 @@ impl ControlPlane for ShardPlane {
     fn reloads(&self) -> Reloads {
         *self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How DCs 1 to 5 are reached without the middle proxy, by the first route.
+fn network_path(running: &Running, upstreams: &[UpstreamRow]) -> Vec<MinimalDcPathData> {
+    let rows = upstreams.first().map_or(&[][..], |route| &route.dcs);
+    let dcs = running.dc_addresses.iter();
+    dcs.filter(|at| (1..=5).contains(&at.dc))
+        .map(|at| MinimalDcPathData {
+            dc: at.dc,
+            ip_preference: rows
+                .iter()
+                .find(|row| row.dc == at.dc)
+                .map(|row| ip_preference(row.v4, row.v6)),
+            selected_addr_v4: at.v4.map(|addr| addr.to_string()),
+            selected_addr_v6: at.v6.map(|addr| addr.to_string()),
+        })
+        .collect()
 }
 
 impl Shards {
@@ -229,162 +299,3 @@ impl Wake for Unpark {
 
 /// How long a request waits for the shards; one that is busy answers within a few milliseconds.
 const DEADLINE: Duration = Duration::from_millis(250);
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use admin::Build;
-    use async_channel::Sender;
-
-    use super::*;
-
-    fn plane(posts: Vec<Post>) -> ShardPlane {
-        let process = Process::starting(Build::default(), "/config.toml".to_owned());
-        let plane = ShardPlane::new(process, Arc::new(Startup::new(&[])), Running::default());
-        plane.attach(posts);
-        plane
-    }
-
-    fn answer(shard: usize, connections: u64, reply: &Sender<ShardSnapshot>) {
-        let mut snapshot = ShardSnapshot {
-            shard,
-            accepting: true,
-            ..ShardSnapshot::default()
-        };
-        snapshot.core.connections_total = connections;
-        reply.try_send(snapshot).unwrap();
-    }
-
-    fn prompt(shard: usize, connections: u64) -> Post {
-        Box::new(move |command| {
-            if let Command::Snapshot { reply } = command {
-                answer(shard, connections, &reply);
-            }
-            Posted::In
-        })
-    }
-
-    #[test]
-    fn counters_of_all_shards_are_added() {
-        let plane = plane(vec![prompt(0, 2), prompt(1, 3)]);
-        let snapshot = plane.snapshot().unwrap();
-        assert_eq!(snapshot.total.core.connections_total, 5);
-        assert_eq!(snapshot.late_shards, 0);
-    }
-
-    #[test]
-    fn answers_from_other_threads_wake_the_request() {
-        let slow: Post = Box::new(|command| {
-            thread::spawn(move || {
-                thread::sleep(Duration::from_millis(20));
-                if let Command::Snapshot { reply } = command {
-                    answer(0, 7, &reply);
-                }
-            });
-            Posted::In
-        });
-        assert_eq!(
-            plane(vec![slow])
-                .snapshot()
-                .unwrap()
-                .total
-                .core
-                .connections_total,
-            7
-        );
-    }
-
-    #[test]
-    fn silent_shard_counts_with_what_it_said_before() {
-        let calls = AtomicUsize::new(0);
-        let kept = Mutex::new(Vec::new());
-        let stalls: Post = Box::new(move |command| {
-            let Command::Snapshot { reply } = command else {
-                return Posted::In;
-            };
-            if calls.fetch_add(1, Ordering::Relaxed) == 0 {
-                answer(1, 3, &reply);
-            } else {
-                // In its mailbox, never looked at.
-                kept.lock().unwrap().push(reply);
-            }
-            Posted::In
-        });
-        let plane = plane(vec![prompt(0, 2), stalls]);
-        assert_eq!(plane.snapshot().unwrap().late_shards, 0);
-        let asked = Instant::now();
-        let snapshot = plane.snapshot().unwrap();
-        assert!(asked.elapsed() < DEADLINE * 3, "{:?}", asked.elapsed());
-        assert_eq!(
-            (snapshot.total.core.connections_total, snapshot.late_shards),
-            (5, 1)
-        );
-    }
-
-    #[test]
-    fn shard_that_has_ended_holds_nothing_and_is_not_late() {
-        let calls = AtomicUsize::new(0);
-        let ends: Post = Box::new(move |command| {
-            let Command::Snapshot { reply } = command else {
-                return Posted::In;
-            };
-            if calls.fetch_add(1, Ordering::Relaxed) > 0 {
-                return Posted::Gone;
-            }
-            let mut snapshot = ShardSnapshot::default();
-            snapshot.core.connections_total = 3;
-            snapshot.core.connections_current = 3;
-            reply.try_send(snapshot).unwrap();
-            Posted::In
-        });
-        let plane = plane(vec![ends]);
-        assert_eq!(plane.snapshot().unwrap().total.core.connections_current, 3);
-        let after = plane.snapshot().unwrap();
-        let core = &after.total.core;
-        assert_eq!((core.connections_total, core.connections_current), (3, 0));
-        assert_eq!(after.late_shards, 0);
-    }
-
-    #[test]
-    fn full_mailboxes_and_strange_answers_do_not_wait_or_panic() {
-        let full: Post = Box::new(|_| Posted::Full);
-        let asked = Instant::now();
-        assert!(plane(vec![full]).snapshot().is_none());
-        assert!(asked.elapsed() < DEADLINE);
-        assert!(plane(vec![prompt(9, 1)]).snapshot().is_none());
-        assert!(plane(Vec::new()).snapshot().is_none());
-    }
-
-    #[test]
-    fn many_requests_at_once_share_rounds() {
-        let rounds = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&rounds);
-        let slow: Post = Box::new(move |command| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(50));
-            if let Command::Snapshot { reply } = command {
-                answer(0, 1, &reply);
-            }
-            Posted::In
-        });
-        let plane = plane(vec![slow]);
-        thread::scope(|scope| {
-            for _ in 0..32 {
-                scope.spawn(|| assert!(plane.snapshot().is_some()));
-            }
-        });
-        assert!(rounds.load(Ordering::Relaxed) <= 8, "{rounds:?}");
-    }
-
-    #[test]
-    fn reloads_are_counted() {
-        let plane = plane(Vec::new());
-        plane.reloaded(Running {
-            users: vec!["a".into()].into(),
-            ..Running::default()
-        });
-        assert_eq!(plane.reloads().count, 1);
-        assert_eq!(plane.running().users.len(), 1);
-    }
-}

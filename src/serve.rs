@@ -211,6 +211,9 @@ fn start_control(
     let process = Process::starting(build(), absolute(&loaded.path).display().to_string());
     let shown = Arc::new(ShardPlane::new(process, Arc::clone(startup), running));
     shown.attach(plane.mailboxes().into_iter().map(post).collect());
+    if let Some(me) = &me {
+        shown.attach_middle(Arc::clone(me) as _);
+    }
     let parts = Parts {
         plane: Arc::clone(&shown),
         events: Arc::clone(&events),
