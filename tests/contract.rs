@@ -4,42 +4,14 @@
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
-
 use bench::client::{Client, Mode};
 
-use support::{Config, Proxy, config::BOB, fake_dc, has_two_cores};
-
-/// The checker, when it and Python are there.
-fn checker() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/contract/check.py");
-    if !path.is_file() {
-        println!("skipped: the contract's checker is not beside this checkout");
-        return None;
-    }
-    if Command::new("python3").arg("--version").output().is_err() {
-        println!("skipped: the contract's checker wants python3");
-        return None;
-    }
-    Some(path)
-}
-
-/// Runs it with everything that it can ask for.
-fn check(checker: &Path, proxy: &Proxy, auth: Option<&str>) -> Output {
-    let mut command = Command::new("python3");
-    command
-        .arg(checker)
-        .args(["--base", &format!("http://{}", proxy.api), "--config"])
-        .arg(proxy.config_path())
-        .args(["--mutate", "--strict", "--require-later"]);
-    if let Some(auth) = auth {
-        command.args(["--auth", auth]);
-    }
-    command.output().unwrap()
-}
+use support::{
+    Config,
+    checker::{checker, content},
+    config::BOB,
+    fake_dc, has_two_cores,
+};
 
 async fn passes(keys: &[(&str, &str)], auth: Option<&'static str>) {
     let Some(checker) = checker() else {
@@ -64,24 +36,7 @@ async fn passes(keys: &[(&str, &str)], auth: Option<&'static str>) {
         client.ping().await.unwrap();
         held.push(client);
     }
-    let (output, proxy) = tokio::task::spawn_blocking(move || {
-        let output = check(&checker, &proxy, auth);
-        (output, proxy)
-    })
-    .await
-    .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let bad: Vec<&str> = said
-        .lines()
-        .filter(|line| line.starts_with("FAIL") || line.starts_with("WARN"))
-        .collect();
-    assert!(
-        output.status.success() && bad.is_empty(),
-        "{bad:#?}\n{}\n{}",
-        String::from_utf8_lossy(&output.stderr),
-        proxy.log()
-    );
-    assert!(said.trim_end().ends_with(" passed, 0 failed"), "{said}");
+    let _proxy = content(&checker, proxy, auth).await;
     // Whoever is not concerned by all this is still served.
     for client in &mut held {
         client.ping().await.unwrap();

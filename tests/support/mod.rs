@@ -11,6 +11,7 @@
 
 pub(crate) mod api;
 pub(crate) mod bytes;
+pub(crate) mod checker;
 pub(crate) mod config;
 pub(crate) mod process;
 

@@ -1,0 +1,324 @@
+//! The contract's own checker against the built binary with middle proxies: in use, out of reach,
+//! bypassed, and not known yet. What it cannot know of the numbers is looked at here.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use bench::{
+    client::{Client, Mode},
+    fake_dc::FakeDc,
+    fake_me::{FakeMe, Fault},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use support::{
+    Config, Proxy,
+    checker::{checker, content},
+    config::BOB,
+    fake_dc, has_two_cores, until,
+};
+
+/// Five DCs with two endpoints each; with those of negative ids ten groups of three writers.
+const GROUPS: u64 = 10;
+const ENDPOINTS: u64 = 20;
+const WRITERS: u64 = 30;
+
+const POOL: [&str; 4] = [
+    "/v1/runtime/me_pool_state",
+    "/v1/runtime/me_quality",
+    "/v1/runtime/nat_stun",
+    "/v1/runtime/me-selftest",
+];
+
+/// A proxy, MEs, a DC for those who go direct, and the MEs' files.
+struct Scene {
+    proxy: Proxy,
+    me: FakeMe,
+    _dc: FakeDc,
+    _files: TempDir,
+}
+
+/// Starts a proxy behind MEs that suffer from `fault`.
+fn scene(fault: Fault, keys: &[(&str, &str)]) -> Scene {
+    let (me, dc) = (FakeMe::five_dcs(2).unwrap(), fake_dc());
+    me.set_fault_everywhere(fault);
+    let files = tempfile::tempdir().unwrap();
+    me.write_files(files.path()).unwrap();
+    let mut config = Config::new(dc.addr())
+        .user("bob", BOB)
+        .set("server.api.runtime_edge_enabled", "true")
+        .set("server.api.runtime_edge_cache_ttl_ms", "0")
+        .set("general.me_single_endpoint_shadow_rotate_every_secs", "0");
+    for (key, value) in me.config_keys(files.path()) {
+        config = config.set(&key, value);
+    }
+    for (key, value) in keys {
+        config = config.set(key, value);
+    }
+    if has_two_cores() {
+        config = config.shards(2);
+    }
+    Scene {
+        proxy: config.start(),
+        me,
+        _dc: dc,
+        _files: files,
+    }
+}
+
+/// Four clients of all framings that have been answered.
+async fn clients(proxy: &Proxy) -> Vec<Client> {
+    let mut held = Vec::new();
+    for number in 0..4 {
+        let mode = Mode::PROXIED[number % Mode::PROXIED.len()];
+        let mut client = Client::connect(&proxy.dial(mode)).await.unwrap();
+        client.ping().await.unwrap();
+        held.push(client);
+    }
+    held
+}
+
+/// Numbers of an answer's `data`, by JSON pointer.
+fn numbers<const N: usize>(data: &Value, pointers: [&str; N]) -> [u64; N] {
+    pointers.map(|pointer| {
+        let found = data.pointer(pointer).and_then(Value::as_u64);
+        found.unwrap_or_else(|| panic!("no {pointer} in {data}"))
+    })
+}
+
+fn words<const N: usize>(data: &Value, pointers: [&str; N]) -> [String; N] {
+    pointers.map(|pointer| {
+        let found = data.pointer(pointer).and_then(Value::as_str);
+        found
+            .unwrap_or_else(|| panic!("no {pointer} in {data}"))
+            .to_owned()
+    })
+}
+
+fn near(value: &Value, wanted: f64) {
+    let value = value.as_f64().unwrap();
+    assert!((value - wanted).abs() < 0.01, "{value}, expected {wanted}");
+}
+
+/// Sessions by route.
+fn routes(proxy: &Proxy) -> [u64; 3] {
+    let summary = proxy.get("/v1/runtime/connections/summary");
+    numbers(
+        &summary,
+        [
+            "/data/totals/current_connections",
+            "/data/totals/current_connections_me",
+            "/data/totals/current_connections_direct",
+        ],
+    )
+}
+
+#[tokio::test]
+async fn pool_that_is_up() {
+    let Some(checker) = checker() else {
+        return;
+    };
+    let scene = scene(Fault::None, &[]);
+    let proxy = scene.proxy;
+    until("all writers are there", || {
+        let summary = proxy.get("/v1/stats/me-writers")["summary"].clone();
+        (summary["fresh_alive_writers"] == WRITERS).then_some(())
+    })
+    .await;
+    let mut held = clients(&proxy).await;
+    assert_eq!(routes(&proxy), [4, 4, 0]);
+
+    let writers = proxy.get("/v1/stats/me-writers");
+    assert_eq!(
+        numbers(
+            &writers["summary"],
+            [
+                "/configured_dc_groups",
+                "/configured_endpoints",
+                "/required_writers"
+            ]
+        ),
+        [GROUPS, ENDPOINTS, WRITERS]
+    );
+    near(&writers["summary"]["coverage_pct"], 100.0);
+    near(&writers["summary"]["available_pct"], 100.0);
+    let rows = writers["writers"].as_array().unwrap();
+    let bound: u64 = rows
+        .iter()
+        .filter_map(|row| row["bound_clients"].as_u64())
+        .sum();
+    assert_eq!(bound, 4);
+    let dcs = proxy.get("/v1/stats/dcs");
+    let rows = dcs["dcs"].as_array().unwrap();
+    let ids: Vec<i64> = rows.iter().filter_map(|row| row["dc"].as_i64()).collect();
+    assert_eq!(ids, [-5, -4, -3, -2, -1, 1, 2, 3, 4, 5]);
+    let load: u64 = rows.iter().filter_map(|row| row["load"].as_u64()).sum();
+    assert_eq!(load, 4);
+
+    let gates = proxy.get("/v1/runtime/gates");
+    assert_eq!(
+        words(&gates, ["/route_mode", "/startup_stage"]),
+        ["middle", "ready"]
+    );
+    assert_eq!(
+        (&gates["me_runtime_ready"], &gates["reroute_active"]),
+        (&true.into(), &false.into())
+    );
+    let start = proxy.get("/v1/runtime/initialization");
+    assert_eq!(
+        words(
+            &start,
+            ["/me/status", "/me/current_stage", "/transport_mode"]
+        ),
+        ["ready", "ready", "middle_proxy"]
+    );
+    near(&start["me"]["progress_pct"], 100.0);
+    for path in POOL {
+        assert_eq!(proxy.get(path)["enabled"], true, "{path}");
+    }
+    let proxy = content(&checker, proxy, None).await;
+    for client in &mut held {
+        client.ping().await.unwrap();
+    }
+    identities(&proxy.get("/v1/stats/zero/all"));
+}
+
+/// What middle-proxy.md 26 says of the totals.
+fn identities(zero: &Value) {
+    let me = |name: &str| numbers(&zero["middle_proxy"], [&format!("/{name}")])[0];
+    let pool = |name: &str| numbers(&zero["pool"], [&format!("/{name}")])[0];
+    assert_eq!(
+        me("d2c_data_frames_total") + me("d2c_ack_frames_total"),
+        me("d2c_batch_frames_total")
+    );
+    assert!(me("d2c_data_frames_total") > 0, "{zero}");
+    assert_eq!(
+        me("route_drop_queue_full_total"),
+        me("route_drop_queue_full_base_total") + me("route_drop_queue_full_high_total")
+    );
+    assert!(me("idle_close_by_peer_total") <= me("reader_eof_total"));
+    assert!(me("reader_eof_total") <= pool("writer_removed_total"));
+    assert!(me("reconnect_success_total") <= me("reconnect_attempt_total"));
+    let codes = zero["middle_proxy"]["handshake_error_codes"]
+        .as_array()
+        .unwrap();
+    let sum: u64 = codes.iter().filter_map(|row| row["total"].as_u64()).sum();
+    assert_eq!(sum, me("handshake_reject_total"));
+}
+
+#[tokio::test]
+async fn pool_that_is_down_with_nothing_to_bypass_it() {
+    let Some(checker) = checker() else {
+        return;
+    };
+    let scene = scene(Fault::Refuse, &[("general.me2dc_fallback", "false")]);
+    let proxy = scene.proxy;
+    until("writers are planned", || {
+        let data = proxy.get("/v1/stats/dcs");
+        (data["middle_proxy_enabled"] == true).then_some(())
+    })
+    .await;
+    let (status, ready) = proxy.ask("/v1/health/ready");
+    assert_eq!(
+        (status, &ready["data"]["reason"]),
+        (503, &"admission_closed".into())
+    );
+    let summary = proxy.get("/v1/stats/me-writers")["summary"].clone();
+    assert_eq!(
+        numbers(&summary, ["/alive_writers", "/required_writers"]),
+        [0, WRITERS]
+    );
+    near(&summary["coverage_pct"], 0.0);
+    let gates = proxy.get("/v1/runtime/gates");
+    assert_eq!(gates["accepting_new_connections"], false);
+    assert_eq!(words(&gates, ["/route_mode"]), ["middle"]);
+    let start = proxy.get("/v1/runtime/initialization");
+    assert_eq!(
+        words(&start, ["/status", "/me/status"]),
+        ["initializing", "initializing"]
+    );
+    assert!(start["me"]["last_error"].is_string(), "{start}");
+    content(&checker, proxy, None).await;
+    assert_eq!(scene.me.total(), bench::fake_me::MeStats::default());
+}
+
+#[tokio::test]
+async fn pool_that_is_bypassed() {
+    let Some(checker) = checker() else {
+        return;
+    };
+    let scene = scene(Fault::HandshakeError(-3), &[]);
+    let proxy = scene.proxy;
+    let mut held = clients(&proxy).await;
+    assert_eq!(routes(&proxy), [4, 0, 4]);
+    until("the pool's part of the start goes on", || {
+        let zero = proxy.get("/v1/stats/zero/all");
+        (zero["middle_proxy"]["handshake_error_codes"][0]["code"] == -3).then_some(())
+    })
+    .await;
+    let gates = proxy.get("/v1/runtime/gates");
+    assert_eq!(
+        words(&gates, ["/route_mode", "/reroute_reason"]),
+        ["direct", "fast_not_ready_fallback"]
+    );
+    assert_eq!(gates["me2dc_fast_enabled"], true);
+    assert!(gates["reroute_to_direct_at_epoch_secs"].is_u64());
+    let start = proxy.get("/v1/runtime/initialization");
+    assert_eq!(
+        words(&start, ["/status", "/me/current_stage", "/transport_mode"]),
+        ["ready", "background_init", "direct"]
+    );
+    assert_eq!(start["degraded"], true);
+    assert_eq!(proxy.ask("/v1/health/ready").0, 200);
+    let proxy = content(&checker, proxy, None).await;
+    for client in &mut held {
+        client.ping().await.unwrap();
+    }
+
+    // Once it is up new sessions take it; those that are there stay where they are.
+    scene.me.set_fault_everywhere(Fault::None);
+    until("the pool is ready", || {
+        let gates = proxy.get("/v1/runtime/gates");
+        (gates["route_mode"] == "middle").then_some(())
+    })
+    .await;
+    let _more = clients(&proxy).await;
+    assert_eq!(routes(&proxy), [8, 4, 4]);
+    let gates = proxy.get("/v1/runtime/gates");
+    assert_eq!(gates["reroute_active"], false);
+    assert!(gates.get("reroute_reason").is_none(), "{gates}");
+}
+
+#[tokio::test]
+async fn pool_that_is_not_known_yet() {
+    let Some(checker) = checker() else {
+        return;
+    };
+    // Neither to be downloaded nor on disk.
+    let keys = [
+        ("general.proxy_secret_url", "\"http://127.0.0.1:9/secret\""),
+        ("general.proxy_secret_path", "\"no-secret\""),
+    ];
+    let scene = scene(Fault::None, &keys);
+    let proxy = scene.proxy;
+    for path in POOL {
+        let data = proxy.get(path);
+        assert_eq!(data["enabled"], false, "{path}");
+        assert_eq!(data["reason"], "source_unavailable", "{path}");
+    }
+    let all = proxy.get("/v1/stats/minimal/all");
+    assert_eq!(
+        (&all["enabled"], &all["reason"]),
+        (&true.into(), &"source_unavailable".into())
+    );
+    let proxy = content(&checker, proxy, None).await;
+    let start = proxy.get("/v1/runtime/initialization");
+    let steps = start["components"].as_array().unwrap();
+    let secret = steps
+        .iter()
+        .find(|row| row["id"] == "me_secret_fetch")
+        .unwrap();
+    assert!(secret["attempts"].as_u64() > Some(0), "{secret}");
+    drop(scene.me);
+}
