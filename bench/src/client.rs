@@ -261,6 +261,22 @@ impl Client {
         .await
     }
 
+    /// One round trip of a message that is to be acknowledged at once; returns its id and the
+    /// acknowledgement, bit 31 set.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn acked_ping(&mut self) -> Result<(u32, u32), ClientError> {
+        let body = crate::pattern::pattern().piece(0, PING_BODY_BYTES);
+        within(self.timeout, "waiting for an acknowledgement", async {
+            let id = self.tx.acked_echo(body).await?;
+            let ack = self.rx.ack().await?;
+            self.rx.answer().await?.expect_echo(id, body.len())?;
+            Ok((id, ack))
+        })
+        .await
+    }
+
     /// Receives `bytes` (a multiple of 4).
     ///
     /// # Errors

@@ -194,8 +194,27 @@ impl Outbound {
         &mut self,
         parts: impl IntoIterator<Item = &'a [u8]> + Clone,
     ) -> Result<(), FrameError> {
+        self.push(parts, false)
+    }
+
+    /// As [`Outbound::push_frame`], asking for a quick acknowledgement.
+    ///
+    /// # Errors
+    /// As [`Outbound::push_frame`].
+    pub fn push_acked_frame<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'a [u8]> + Clone,
+    ) -> Result<(), FrameError> {
+        self.push(parts, true)
+    }
+
+    fn push<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'a [u8]> + Clone,
+        quick_ack: bool,
+    ) -> Result<(), FrameError> {
         let payload_bytes = parts.clone().into_iter().map(<[u8]>::len).sum();
-        let padding = self.begin_frame(payload_bytes)?;
+        let padding = self.begin(payload_bytes, quick_ack)?;
         for part in parts {
             self.put(part);
         }
@@ -209,12 +228,18 @@ impl Outbound {
     /// # Errors
     /// No multiple of four bytes, or too long.
     pub fn begin_frame(&mut self, payload_bytes: usize) -> Result<usize, FrameError> {
+        self.begin(payload_bytes, false)
+    }
+
+    fn begin(&mut self, payload_bytes: usize, quick_ack: bool) -> Result<usize, FrameError> {
         let padding = if self.framing == Framing::Padded {
             self.padding()
         } else {
             0
         };
-        let header = self.framing.encode_header(payload_bytes, padding, false)?;
+        let header = self
+            .framing
+            .encode_header(payload_bytes, padding, quick_ack)?;
         self.put(header.as_bytes());
         Ok(padding)
     }

@@ -91,6 +91,18 @@ impl Sender {
         Ok(id)
     }
 
+    /// As [`Sender::echo`], asking for a quick acknowledgement.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn acked_echo(&mut self, body: &[u8]) -> Result<u32, ClientError> {
+        let id = self.id();
+        let head = request(Op::Echo, id, 0, body).encode();
+        self.out.push_acked_frame([&head[..], body])?;
+        self.flush().await?;
+        Ok(id)
+    }
+
     /// Sends one request of `bytes`; returns its id and the checksum that the DC must find.
     ///
     /// # Errors
@@ -199,6 +211,7 @@ struct Assembly {
     raw: bool,
     frames: VecDeque<Vec<u8>>,
     frame: Vec<u8>,
+    acks: VecDeque<u32>,
 }
 
 impl Receiver {
@@ -243,6 +256,19 @@ impl Receiver {
         }
         self.assembly.raw = false;
         Ok(self.assembly.frames.pop_front().unwrap_or_default())
+    }
+
+    /// The next quick acknowledgement, bit 31 set.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn ack(&mut self) -> Result<u32, ClientError> {
+        loop {
+            if let Some(ack) = self.assembly.acks.pop_front() {
+                return Ok(ack);
+            }
+            self.read_once().await?;
+        }
     }
 
     /// Reads once and works through what came; for readers that pause between calls.
@@ -292,6 +318,10 @@ impl Receiver {
 
 impl Assembly {
     fn take(&mut self, event: FrameEvent<'_>, keep: bool) -> Result<(), ClientError> {
+        if let FrameEvent::QuickAck(ack) = event {
+            self.acks.push_back(ack);
+            return Ok(());
+        }
         if self.raw {
             match event {
                 FrameEvent::Begin { .. } | FrameEvent::QuickAck(_) => {}
