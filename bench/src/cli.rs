@@ -63,15 +63,19 @@ enum Command {
 struct Run {
     /// Names from `bench list`; all loads when none is given.
     scenarios: Vec<String>,
-    /// What to measure: pinnace[:shards=2,fast=off,users=100,table.key=value], relay, cmd:LINE,
+    /// What to measure: pinnace[:shards=2,fast=off,users=100,through=me,table.key=value], relay, cmd:LINE,
     /// attach:PID@IP:PORT.
     #[arg(long, default_value = "pinnace")]
     target: TargetSpec,
+    /// The way that pinnace takes in both targets; straight to the DC otherwise.
+    #[arg(long, value_enum)]
+    through: Option<Through>,
     /// A second target, measured in turn with the first.
     #[arg(long)]
     vs: Option<TargetSpec>,
     /// Start another proxy by a command line; {config} {port} {secret} {domain} {dc} {dc_ip}
-    /// {dc_port} {dir} are filled in. In place of --target.
+    /// {dc_port} {dir} are filled in, and {me_secret} {me_config} with middle proxies started for
+    /// it. In place of --target.
     #[arg(long, value_name = "LINE", conflicts_with = "target")]
     target_cmd: Option<String>,
     /// Measure a process that runs already; needs --addr, --secret and --dc. In place of --target.
@@ -92,6 +96,9 @@ struct Suite {
     /// Our proxy and its options, as for `run`.
     #[arg(long, default_value = "pinnace")]
     target: TargetSpec,
+    /// The way that is measured; straight to the DC otherwise.
+    #[arg(long, value_enum)]
+    through: Option<Through>,
     /// Only parts whose name begins with one of these, such as bulk, ping, churn, idle, shards,
     /// start, stall.
     #[arg(long)]
@@ -156,6 +163,23 @@ struct Common {
     /// Print every round.
     #[arg(long, short)]
     verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Through {
+    /// Fake middle proxies.
+    Me,
+}
+
+impl Through {
+    fn of(this: Option<Through>, spec: TargetSpec) -> Result<TargetSpec, String> {
+        match (this, spec) {
+            (Some(Through::Me), TargetSpec::Pinnace(config)) => {
+                Ok(TargetSpec::Pinnace(config.with("through=me")?))
+            }
+            (_, spec) => Ok(spec),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -269,11 +293,15 @@ impl Run {
 fn measure(args: &Run) -> Outcome {
     let mut bench = Bench::new(args.common.setup()?)?;
     println!("{}", bench.report.heading());
-    let spec = args.target();
+    let spec = Through::of(args.through, args.target())?;
+    let vs = args.vs.clone();
+    let vs = vs.map(|vs| Through::of(args.through, vs)).transpose()?;
     let first = bench.start(&spec)?;
-    let second = args.vs.as_ref().map(|spec| bench.start(spec)).transpose()?;
+    let second = vs.as_ref().map(|spec| bench.start(spec)).transpose()?;
     let names: Vec<&str> = if args.scenarios.is_empty() {
-        SCENARIOS.iter().map(|s| s.name).collect()
+        let through_me = args.through.is_some();
+        let suits = SCENARIOS.iter().filter(|s| s.suits(through_me));
+        suits.map(|s| s.name).collect()
     } else {
         args.scenarios.iter().map(String::as_str).collect()
     };
@@ -286,7 +314,7 @@ fn measure(args: &Run) -> Outcome {
                 }
                 bench.load(scenario, &entries, args.common.cores)?;
             }
-            None => standing(&mut bench, name, args, &spec)?,
+            None => standing(&mut bench, name, &args.mode, [Some(&spec), vs.as_ref()])?,
         }
     }
     drop((first, second));
@@ -303,7 +331,10 @@ fn suite(args: &Suite) -> Outcome {
     };
     let mut bench = Bench::new(args.common.setup()?)?;
     println!("{}", bench.report.heading());
-    let met = suite::run(&mut bench, config, &args.only)?;
+    let met = match args.through {
+        None => suite::run(&mut bench, config, &args.only)?,
+        Some(Through::Me) => suite::run_through_me(&mut bench, config, &args.only)?,
+    };
     println!("\n{}", bench.report.verdict_table());
     if let Some(path) = &args.common.json {
         bench.report.write_json(path)?;
@@ -347,10 +378,10 @@ fn modes(args: &[ModeArg], target: &Target) -> impl Iterator<Item = Mode> + use<
 fn standing(
     bench: &mut Bench,
     name: &str,
-    args: &Run,
-    spec: &TargetSpec,
+    spoken: &[ModeArg],
+    specs: [Option<&TargetSpec>; 2],
 ) -> Result<(), Box<dyn Error>> {
-    for spec in [Some(spec), args.vs.as_ref()].into_iter().flatten() {
+    for spec in specs.into_iter().flatten() {
         match name {
             "start" => {
                 bench.starts(spec, 5)?;
@@ -359,7 +390,7 @@ fn standing(
                 bench.quiet(&bench.start(spec)?)?;
             }
             "idle" | "stall" => {
-                let modes: Vec<Mode> = modes(&args.mode, &bench.start(spec)?).collect();
+                let modes: Vec<Mode> = modes(spoken, &bench.start(spec)?).collect();
                 for mode in modes {
                     let target = bench.start(spec)?;
                     let entry = Entry {

@@ -31,6 +31,18 @@ pub enum Load {
         /// Bytes of all of them.
         bytes: u64,
     },
+    /// Downloads in parts of one size, several of them under way on each connection: what real
+    /// clients do, who must not be sent more than they asked for.
+    Parts {
+        /// Clients.
+        connections: usize,
+        /// Bytes of all of them.
+        bytes: u64,
+        /// Bytes of one part.
+        part_bytes: u64,
+        /// Parts not yet complete.
+        depth: usize,
+    },
     /// Uploads in requests of one size, several of them under way on each connection.
     Up {
         /// Clients.
@@ -137,7 +149,7 @@ impl Load {
     /// What is counted.
     pub fn unit(&self) -> Unit {
         match self {
-            Load::Down { .. } | Load::Up { .. } => Unit::Gib,
+            Load::Down { .. } | Load::Parts { .. } | Load::Up { .. } => Unit::Gib,
             Load::Ping { .. } => Unit::TenThousandRoundTrips,
             Load::Churn { .. } => Unit::ThousandConnections,
         }
@@ -151,6 +163,20 @@ impl Load {
                 connections,
                 bytes: (bytes / n).max(4 << 20),
             },
+            Load::Parts {
+                connections,
+                bytes,
+                part_bytes,
+                depth,
+            } => {
+                let least = (connections * depth) as u64 * part_bytes;
+                Load::Parts {
+                    connections,
+                    bytes: (bytes / n).max(least),
+                    part_bytes,
+                    depth,
+                }
+            }
             Load::Up {
                 connections,
                 bytes,
@@ -186,6 +212,7 @@ impl Load {
     pub fn clients(&self) -> usize {
         match *self {
             Load::Down { connections, .. }
+            | Load::Parts { connections, .. }
             | Load::Up { connections, .. }
             | Load::Ping { connections, .. } => connections,
             Load::Churn { workers, .. } => workers,
@@ -207,7 +234,7 @@ impl Load {
 pub struct Runner<'a> {
     /// What is measured.
     pub target: &'a Target,
-    /// The DC behind it.
+    /// The DC behind it, if there are no middle proxies between.
     pub dc: &'a FakeDc,
     /// How clients speak; a relay is always spoken to directly.
     pub mode: Mode,
@@ -233,7 +260,7 @@ impl Runner<'_> {
         // Load threads and this one meet twice: when all are connected, and to begin.
         let barrier = Barrier::new(threads + 1);
         let begin = || barrier.wait();
-        let open_before = self.dc.stats().open;
+        let open_before = self.open();
         std::thread::scope(|scope| {
             let mut handles = Vec::new();
             for thread in 0..threads {
@@ -310,8 +337,16 @@ impl Runner<'_> {
 
     fn wait_for_closes(&self, open_before: u64) {
         let limit = Instant::now() + Duration::from_secs(1);
-        while self.dc.stats().open > open_before && Instant::now() < limit {
+        while self.open() > open_before && Instant::now() < limit {
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Clients that the far end knows of.
+    fn open(&self) -> u64 {
+        match self.target.me() {
+            Some(me) => me.total().clients_open,
+            None => self.dc.stats().open,
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct Scenario {
 
 /// All loads. The ones that are no loads (`idle`, `stall`, `start`, `quiet`) are in
 /// [`standing`](crate::standing) and [`stall`](crate::stall).
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: [Scenario; 12] = [
     Scenario::new(
         "bulk-down",
         "4 connections download 1 GiB in all",
@@ -31,6 +31,16 @@ pub const SCENARIOS: [Scenario; 10] = [
         "bulk-down-1",
         "1 connection downloads 512 MiB",
         down(1, GIB / 2),
+    ),
+    Scenario::new(
+        "bulk-parts",
+        "4 connections download 1 GiB in parts of 1 MiB, 4 deep",
+        Load::Parts {
+            connections: 4,
+            bytes: GIB,
+            part_bytes: 1 << 20,
+            depth: 4,
+        },
     ),
     Scenario::new(
         "bulk-up-64k",
@@ -56,6 +66,11 @@ pub const SCENARIOS: [Scenario; 10] = [
         "ping-1000",
         "100,000 round trips of 64 bytes on 1,000 connections",
         ping(1000, 100_000),
+    ),
+    Scenario::new(
+        "ping-10000",
+        "200,000 round trips of 64 bytes on 10,000 connections",
+        ping(10_000, 200_000),
     ),
     Scenario::new(
         "churn",
@@ -91,6 +106,17 @@ impl Scenario {
         }
     }
 
+    /// Whether it can be run straight to a DC, or through middle proxies. Those send a client all
+    /// that it asks for, whatever it takes; and not every machine lets one process have the
+    /// descriptors of 10,000 clients and as many connections of a DC.
+    pub fn suits(&self, through_me: bool) -> bool {
+        match self.load {
+            Load::Down { .. } => !through_me,
+            Load::Ping { connections, .. } => through_me || connections < 10_000,
+            _ => true,
+        }
+    }
+
     /// The one with this name.
     pub fn find(name: &str) -> Option<&'static Scenario> {
         SCENARIOS.iter().find(|s| s.name == name)
@@ -106,8 +132,29 @@ pub struct Mark {
     pub mode: Mode,
     /// Options of the target, as on the command line.
     pub options: &'static str,
+    /// What its cost is compared with.
+    pub base: Base,
     /// CPU per unit, ratio of medians, at most. `None` for a line without a goal.
     pub ratio_max: Option<f64>,
+}
+
+/// What a cost is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The relay.
+    Relay,
+    /// Our proxy in direct mode, for clients that speak alike.
+    Direct,
+}
+
+impl Base {
+    /// For reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Base::Relay => "relay",
+            Base::Direct => "direct mode",
+        }
+    }
 }
 
 /// The goals, in groups that are measured interleaved with each other and with the relay.
@@ -119,31 +166,42 @@ pub const MARKS: [Mark; 16] = [
     Mark::at_most("bulk-up-64k", Mode::Ee, "", 1.20),
     Mark::at_most("bulk-up-1m", Mode::Dd, "", 0.95),
     Mark::at_most("bulk-up-1m", Mode::Ee, "", 1.20),
-    Mark {
-        scenario: "ping-1",
-        mode: Mode::Dd,
-        options: "",
-        ratio_max: None,
-    },
-    Mark {
-        scenario: "ping-1",
-        mode: Mode::Ee,
-        options: "",
-        ratio_max: None,
-    },
+    Mark::shown("ping-1", Mode::Dd, ""),
+    Mark::shown("ping-1", Mode::Ee, ""),
     Mark::at_most("ping-64", Mode::Dd, "", 1.10),
     Mark::at_most("ping-64", Mode::Ee, "", 1.10),
     Mark::at_most("ping-1000", Mode::Dd, "", 0.95),
     Mark::at_most("ping-1000", Mode::Ee, "", 0.95),
     Mark::at_most("churn", Mode::Ee, "", 1.5),
-    Mark {
-        scenario: "churn",
-        mode: Mode::Ee,
-        options: "censorship.server_hello_delay_max_ms=24",
-        ratio_max: None,
-    },
+    Mark::shown("churn", Mode::Ee, "censorship.server_hello_delay_max_ms=24"),
     Mark::at_most("churn-517", Mode::Ee, "", 1.5),
 ];
+
+/// The goals of the way through middle proxies.
+pub const ME_MARKS: [Mark; 14] = [
+    Mark::at_most("bulk-parts", Mode::Dd, ME, 1.0),
+    Mark::shown("bulk-parts", Mode::Ee, ME),
+    Mark::at_most("bulk-up-64k", Mode::Dd, ME, 2.0),
+    Mark::shown("bulk-up-64k", Mode::Ee, ME),
+    Mark::at_most("bulk-up-1m", Mode::Dd, ME, 2.0),
+    Mark::shown("bulk-up-1m", Mode::Ee, ME),
+    Mark::at_most("ping-64", Mode::Dd, ME, 1.05),
+    Mark::shown("ping-64", Mode::Ee, ME),
+    Mark::at_most("ping-1000", Mode::Dd, ME, 1.0),
+    Mark::shown("ping-1000", Mode::Ee, ME),
+    Mark {
+        base: Base::Direct,
+        ..Mark::at_most("churn", Mode::Dd, ME, 0.5)
+    },
+    Mark {
+        base: Base::Direct,
+        ..Mark::shown("churn", Mode::Ee, ME)
+    },
+    Mark::shown("churn", Mode::Dd, ""),
+    Mark::shown("churn", Mode::Ee, ""),
+];
+
+const ME: &str = "through=me";
 
 impl Mark {
     const fn at_most(
@@ -156,13 +214,23 @@ impl Mark {
             scenario,
             mode,
             options,
+            base: Base::Relay,
             ratio_max: Some(ratio),
+        }
+    }
+
+    const fn shown(scenario: &'static str, mode: Mode, options: &'static str) -> Mark {
+        Mark {
+            ratio_max: None,
+            ..Mark::at_most(scenario, mode, options, 0.0)
         }
     }
 }
 
 /// Memory per idle `ee` connection, bytes, at most.
 pub const IDLE_BYTES_MAX: f64 = 4096.0;
+/// Memory per idle connection through middle proxies, bytes, at most.
+pub const ME_IDLE_BYTES_MAX: f64 = 3072.0;
 /// CPU per unit of two shards, ratio to one, at most.
 pub const TWO_SHARDS_RATIO_MAX: f64 = 1.10;
 /// Part of the connections on the shard that has fewer of two, at least.
@@ -209,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_mark_names_a_scenario_and_valid_options() {
-        for mark in MARKS {
+        for mark in MARKS.into_iter().chain(ME_MARKS) {
             assert!(Scenario::find(mark.scenario).is_some(), "{mark:?}");
             assert!(
                 mark.options

@@ -3,11 +3,12 @@
 
 use crate::{
     client::Mode,
+    fake_me::FakeMe,
     machine::Cores,
     report::Verdict,
     scenario::{
-        IDLE_BYTES_MAX, MARKS, Mark, QUIET_CPU_MAX, SPREAD_MIN, STALL_GROWTH_BYTES_MAX,
-        START_MS_MAX, Scenario, TWO_SHARDS_RATIO_MAX,
+        Base, IDLE_BYTES_MAX, MARKS, ME_IDLE_BYTES_MAX, ME_MARKS, Mark, QUIET_CPU_MAX, SPREAD_MIN,
+        STALL_GROWTH_BYTES_MAX, START_MS_MAX, Scenario, TWO_SHARDS_RATIO_MAX,
     },
     session::{Bench, BenchError, Entry, mib},
     target::{TargetSpec, config::ProxyConfig},
@@ -19,17 +20,10 @@ use crate::{
 /// # Errors
 /// [`BenchError::Target`] when neither the relay nor our proxy can be started.
 pub fn run(bench: &mut Bench, config: &ProxyConfig, only: &[String]) -> Result<bool, BenchError> {
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|o| name.starts_with(o.as_str()));
-    let mut names: Vec<&str> = MARKS.iter().map(|m| m.scenario).collect();
-    names.dedup();
-    for name in names.into_iter().filter(|n| wanted(n)) {
-        let marks: Vec<Mark> = MARKS.into_iter().filter(|m| m.scenario == name).collect();
-        if let Some(scenario) = Scenario::find(name) {
-            compare_with_relay(bench, config, scenario, &marks)?;
-        }
-    }
+    let wanted = |name: &str| wants(only, name);
+    loads(bench, config, &MARKS, only)?;
     if wanted("idle") {
-        idle(bench, config)?;
+        idle(bench, &with(config, ""), Mode::Ee, Some(IDLE_BYTES_MAX))?;
     }
     if wanted("shards") && bench.all_cores().len() > 1 {
         two_shards(bench, config)?;
@@ -40,7 +34,93 @@ pub fn run(bench: &mut Bench, config: &ProxyConfig, only: &[String]) -> Result<b
     if wanted("stall") {
         stall(bench, config)?;
     }
-    Ok(bench.report.verdicts.iter().all(|v| v.pass != Some(false)))
+    Ok(all_met(bench))
+}
+
+/// As [`run`] with everything that has a goal on the way through middle proxies.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_through_me(
+    bench: &mut Bench,
+    config: &ProxyConfig,
+    only: &[String],
+) -> Result<bool, BenchError> {
+    loads(bench, config, &ME_MARKS, only)?;
+    if wants(only, "ping-10000") {
+        many_clients(bench, config)?;
+    }
+    if wants(only, "idle") {
+        let spec = with(config, "through=me");
+        idle(bench, &spec, Mode::Dd, Some(ME_IDLE_BYTES_MAX))?;
+        idle(bench, &spec, Mode::Ee, None)?;
+    }
+    Ok(all_met(bench))
+}
+
+fn wants(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|o| name.starts_with(o.as_str()))
+}
+
+fn all_met(bench: &Bench) -> bool {
+    bench.report.verdicts.iter().all(|v| v.pass != Some(false))
+}
+
+fn loads(
+    bench: &mut Bench,
+    config: &ProxyConfig,
+    marks: &[Mark],
+    only: &[String],
+) -> Result<(), BenchError> {
+    let mut names: Vec<&str> = marks.iter().map(|m| m.scenario).collect();
+    names.dedup();
+    for name in names.into_iter().filter(|n| wants(only, n)) {
+        let marks: Vec<Mark> = marks
+            .iter()
+            .filter(|m| m.scenario == name)
+            .copied()
+            .collect();
+        if let Some(scenario) = Scenario::find(name) {
+            compare_with_relay(bench, config, scenario, &marks)?;
+        }
+    }
+    Ok(())
+}
+
+/// By themselves: a relay would need more descriptors than a process may have.
+fn many_clients(bench: &mut Bench, config: &ProxyConfig) -> Result<(), BenchError> {
+    let target = bench.start(&with(config, "through=me"))?;
+    let entry = Entry {
+        target: &target,
+        mode: Mode::Dd,
+    };
+    let case = "10,000 clients over the floor's writers, dd".to_owned();
+    let goal = "every byte arrives".to_owned();
+    let Some(scenario) = Scenario::find("ping-10000") else {
+        return Ok(());
+    };
+    let group = match bench.load(scenario, &[entry], 1) {
+        Ok(group) => group,
+        Err(e) => {
+            missed(bench, case, goal, &e);
+            return Ok(());
+        }
+    };
+    let me = target.me().map(FakeMe::total).unwrap_or_default();
+    let clean = me.damaged + me.violations + me.broken == 0;
+    let cpu = group.series.first().map_or(f64::NAN, |s| s.cpu_per_unit());
+    bench.report.verdicts.push(Verdict {
+        case,
+        goal,
+        measured: cpu,
+        shown: format!(
+            "{} writers; {cpu:.4} CPU-s per {}",
+            me.writers,
+            group.unit.name()
+        ),
+        pass: Some(clean),
+    });
+    Ok(())
 }
 
 fn compare_with_relay(
@@ -79,14 +159,22 @@ fn compare_with_relay(
             format!(", {}", mark.options)
         };
         let case = format!("{}, {}{options}", mark.scenario, mark.mode.name());
+        let base = mark.base.name();
         let goal = mark
             .ratio_max
-            .map_or_else(String::new, |max| format!("at most {max:.2} x relay"));
+            .map_or_else(String::new, |max| format!("at most {max:.2} x {base}"));
+        let beside = match mark.base {
+            Base::Relay => marks.len(),
+            Base::Direct => marks
+                .iter()
+                .position(|m| m.options.is_empty() && m.mode == mark.mode)
+                .unwrap_or(marks.len()),
+        };
         match &measured {
             Ok(group) => {
-                let ratio = group.ratio(n).unwrap_or(f64::NAN);
                 let cpu = |n: usize| group.series.get(n).map_or(f64::NAN, |s| s.cpu_per_unit());
-                let of = (cpu(n), cpu(group.series.len() - 1), group.unit.name());
+                let of = (cpu(n), cpu(beside), group.unit.name());
+                let ratio = of.0 / of.1;
                 bench.report.verdicts.push(Verdict {
                     case,
                     goal,
@@ -101,25 +189,29 @@ fn compare_with_relay(
     Ok(())
 }
 
-fn idle(bench: &mut Bench, config: &ProxyConfig) -> Result<(), BenchError> {
-    let target = bench.start(&with(config, ""))?;
-    let measured = bench.idle(
-        Entry {
-            target: &target,
-            mode: Mode::Ee,
-        },
-        1000,
-        8000,
-    );
-    let case = "memory per idle ee connection".to_owned();
-    let goal = format!("at most {:.0} KiB", IDLE_BYTES_MAX / 1024.0);
+fn idle(
+    bench: &mut Bench,
+    spec: &TargetSpec,
+    mode: Mode,
+    bytes_max: Option<f64>,
+) -> Result<(), BenchError> {
+    let target = bench.start(spec)?;
+    let entry = Entry {
+        target: &target,
+        mode,
+    };
+    let measured = bench.idle(entry, 1000, 8000);
+    let case = format!("memory per idle {} connection", mode.name());
+    let goal = bytes_max.map_or_else(String::new, |max| {
+        format!("at most {:.0} KiB", max / 1024.0)
+    });
     match measured {
         Ok(bytes) => bench.report.verdicts.push(Verdict {
             case,
             goal,
             measured: bytes,
             shown: format!("{:.2} KiB", bytes / 1024.0),
-            pass: Some(bytes <= IDLE_BYTES_MAX),
+            pass: bytes_max.map(|max| bytes <= max),
         }),
         Err(e) => missed(bench, case, goal, &e),
     }

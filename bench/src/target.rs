@@ -19,6 +19,7 @@ use shards::proto::secret::Secret;
 
 use crate::{
     client::{Dial, Mode},
+    fake_me::FakeMe,
     machine::Cores,
     measure::Process,
 };
@@ -27,7 +28,8 @@ use config::ProxyConfig;
 /// A target as named on the command line.
 ///
 /// `pinnace`, `pinnace:shards=2,fast=off,users=100,shards.spin_us=50`, `relay`, `cmd:COMMAND LINE`
-/// with `{config}`, `{port}`, `{secret}`, `{dc}` replaced, `attach:PID@IP:PORT`.
+/// with `{config}`, `{port}`, `{secret}`, `{dc}`, `{me_secret}`, `{me_config}` replaced,
+/// `attach:PID@IP:PORT`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TargetSpec {
     /// Our proxy.
@@ -63,6 +65,17 @@ impl TargetSpec {
                     .map_or_else(|| program.into(), |n| n.to_string_lossy().into_owned())
             }
             TargetSpec::Attach { pid, .. } => format!("pid {pid}"),
+        }
+    }
+}
+
+impl TargetSpec {
+    /// Fake middle proxies have to be started with it.
+    fn wants_me(&self) -> bool {
+        match self {
+            TargetSpec::Pinnace(config) => config.through_me,
+            TargetSpec::Command { line, .. } => line.contains("{me_"),
+            TargetSpec::Relay | TargetSpec::Attach { .. } => false,
         }
     }
 }
@@ -145,6 +158,8 @@ pub struct Target {
     process: Process,
     start: Duration,
     child: Option<Child>,
+    /// What it goes through, when that is ours. Ends behind the child.
+    me: Option<FakeMe>,
     log: PathBuf,
     /// Holds configuration and log; removed with the target.
     _dir: Option<tempfile::TempDir>,
@@ -161,10 +176,16 @@ impl Target {
         }
         let dir = tempfile::tempdir().map_err(failed("temporary directory"))?;
         let port = free_port().map_err(failed("finding a free port"))?;
+        let me = spec
+            .wants_me()
+            .then(|| FakeMe::five_dcs(ME_ENDPOINTS_PER_DC))
+            .transpose()
+            .map_err(failed("starting fake middle proxies"))?;
         let place = config::Place {
             dir: dir.path(),
             port,
             dc: around.dc,
+            me: me.as_ref(),
             secret: around.secret,
         };
         let (mut command, addr) = command(spec, &place, around)?;
@@ -195,11 +216,13 @@ impl Target {
             process: Process::new(child.id()),
             start: Duration::ZERO,
             child: Some(child),
+            me,
             log,
             _dir: Some(dir),
         };
         target.wait_until_listening()?;
         target.start = began.elapsed();
+        target.wait_until_pool_stands()?;
         Ok(target)
     }
 
@@ -213,6 +236,7 @@ impl Target {
             process: Process::new(pid),
             start: Duration::ZERO,
             child: None,
+            me: None,
             log: PathBuf::new(),
             _dir: None,
         }
@@ -241,6 +265,11 @@ impl Target {
     /// Clients speak to it as to a DC: it has no secret.
     pub fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    /// The middle proxies it goes through, if they were started with it.
+    pub fn me(&self) -> Option<&FakeMe> {
+        self.me.as_ref()
     }
 
     /// How client `number` connects in `mode`; to a relay always in mode `direct`.
@@ -294,12 +323,41 @@ impl Target {
                     continue;
                 }
             };
-            return Err(TargetError::NotListening {
-                name: self.name.clone(),
-                addr: self.addr,
-                why,
-                log: self.log_tail(),
-            });
+            return Err(self.not_listening(why));
+        }
+    }
+
+    /// A pool fills in steps: it stands when every DC can be reached and nothing was dialled for a
+    /// while. Without middle proxies there is nothing to wait for.
+    fn wait_until_pool_stands(&self) -> Result<(), TargetError> {
+        let Some(me) = &self.me else { return Ok(()) };
+        let limit = Instant::now() + POOL_LIMIT;
+        let (mut dialled, mut since) = (0, Instant::now());
+        let reachable = |addrs: &Vec<SocketAddr>| {
+            let mut addrs = addrs.iter();
+            addrs.any(|&addr| me.stats(addr).writers > 0)
+        };
+        loop {
+            let total = me.total();
+            if total.accepted != dialled {
+                (dialled, since) = (total.accepted, Instant::now());
+            }
+            if since.elapsed() > POOL_QUIET && me.map().values().all(reachable) {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(self.not_listening(format!("its pool does not stand: {total:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn not_listening(&self, why: String) -> TargetError {
+        TargetError::NotListening {
+            name: self.name.clone(),
+            addr: self.addr,
+            why,
+            log: self.log_tail(),
         }
     }
 }
@@ -364,6 +422,12 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> TargetError + use<> {
     let what = what.to_owned();
     move |error| TargetError::Io { what, error }
 }
+
+/// Endpoints of each DC that a target goes through.
+const ME_ENDPOINTS_PER_DC: u8 = 2;
+/// Longer than a pool waits between two steps of its start.
+const POOL_QUIET: Duration = Duration::from_millis(1_500);
+const POOL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Clients of one source address: far fewer than it has ports.
 const CLIENTS_PER_SOURCE: usize = 4000;

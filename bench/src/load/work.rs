@@ -122,6 +122,22 @@ impl Share<'_> {
                     });
                 }
             }
+            Load::Parts {
+                bytes,
+                part_bytes,
+                depth,
+                ..
+            } => {
+                for (number, client) in clients {
+                    let parts = bytes / all / part_bytes;
+                    let clock = clock.clone();
+                    jobs.spawn(async move {
+                        down_in_parts(client, (parts, part_bytes), depth, clock)
+                            .await
+                            .map_err(|e| failed(number, e))
+                    });
+                }
+            }
             Load::Up {
                 bytes,
                 request_bytes,
@@ -192,6 +208,28 @@ async fn down(client: Client, bytes: u64, clock: Clock) -> Result<u64, ClientErr
     rx.answer().await?.expect_stream(id, bytes)?;
     clock.record(start);
     Ok(bytes)
+}
+
+async fn down_in_parts(
+    client: Client,
+    (parts, part_bytes): (u64, u64),
+    depth: usize,
+    clock: Clock,
+) -> Result<u64, ClientError> {
+    let (mut tx, mut rx) = client.split();
+    let mut waiting = std::collections::VecDeque::new();
+    let mut asked = 0;
+    loop {
+        while asked < parts && waiting.len() < depth {
+            waiting.push_back((tx.download(part_bytes).await?, Instant::now()));
+            asked += 1;
+        }
+        let Some((id, start)) = waiting.pop_front() else {
+            return Ok(parts * part_bytes);
+        };
+        rx.answer().await?.expect_stream(id, part_bytes)?;
+        clock.record(start);
+    }
 }
 
 struct Uploads {

@@ -12,7 +12,10 @@ use std::{
 
 use shards::proto::secret::Secret;
 
-use crate::client::DOMAIN;
+use crate::{
+    client::DOMAIN,
+    fake_me::{FakeMe, Page},
+};
 
 /// What may differ between two runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,13 +24,15 @@ pub struct ProxyConfig {
     pub shards: Option<usize>,
     /// Users beside the one that clients use, who stands last.
     pub users_more: usize,
+    /// Through middle proxies in place of the fake DC.
+    pub through_me: bool,
     /// Any keys by `table.key`, values as in TOML; these win over what is written here.
     pub keys: BTreeMap<String, String>,
     name: String,
 }
 
 /// Where and for whom a file is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// Directory of its own.
     pub dir: &'a Path,
@@ -35,6 +40,8 @@ pub struct Place<'a> {
     pub port: u16,
     /// The fake DC.
     pub dc: SocketAddr,
+    /// The middle proxies, for those who go through them.
+    pub me: Option<&'a FakeMe>,
     /// The user's secret.
     pub secret: Secret,
 }
@@ -58,11 +65,14 @@ impl ProxyConfig {
         format!("{}{comma}{option}", self.name).parse()
     }
 
-    /// Writes `bench.toml`; returns its path.
+    /// Writes `bench.toml`, and what tells of the middle proxies; returns its path.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// A file cannot be written.
     pub fn write(&self, place: &Place<'_>) -> io::Result<PathBuf> {
+        if let Some(me) = place.me {
+            me.write_files(place.dir)?;
+        }
         let path = place.dir.join("bench.toml");
         std::fs::write(&path, self.text(place))?;
         Ok(path)
@@ -87,6 +97,13 @@ impl ProxyConfig {
                 &format!("dc_overrides.{dc:?}"),
                 format!("[\"{}\"]", place.dc),
             );
+        }
+        if let Some(me) = place.me.filter(|_| self.through_me) {
+            for (key, value) in me.config_keys(place.dir) {
+                set(&key, value);
+            }
+            // What is measured goes through them or not at all.
+            set("general.me2dc_fallback", "false".into());
         }
         if let Some(shards) = self.shards {
             set("shards.count", shards.to_string());
@@ -136,6 +153,7 @@ impl FromStr for ProxyConfig {
             match (key, value) {
                 ("shards", _) => config.shards = Some(number()?),
                 ("users", _) => config.users_more = number()?.saturating_sub(1),
+                ("through", "me") => config.through_me = true,
                 ("fast", "on" | "off") => {
                     config
                         .keys
@@ -146,7 +164,7 @@ impl FromStr for ProxyConfig {
                 }
                 _ => {
                     return Err(format!(
-                        "{option:?}: known are shards=N, users=N, fast=on|off, table.key=value"
+                        "{option:?}: known are shards=N, users=N, fast=on|off, through=me, table.key=value"
                     ));
                 }
             }
@@ -158,6 +176,7 @@ impl FromStr for ProxyConfig {
 impl Place<'_> {
     /// Splits a command line at blanks and fills in its placeholders.
     pub fn fill_in(&self, line: &str, config: &Path) -> Vec<String> {
+        let file = |page: Page| self.dir.join(page.file()).to_string_lossy().into_owned();
         let word = |word: &str| {
             word.replace("{config}", &config.to_string_lossy())
                 .replace("{port}", &self.port.to_string())
@@ -167,6 +186,8 @@ impl Place<'_> {
                 .replace("{dc_port}", &self.dc.port().to_string())
                 .replace("{dc}", &self.dc.to_string())
                 .replace("{dir}", &self.dir.to_string_lossy())
+                .replace("{me_secret}", &file(Page::Secret))
+                .replace("{me_config}", &file(Page::ConfigV4))
         };
         line.split_whitespace().map(word).collect()
     }
@@ -214,6 +235,7 @@ mod tests {
             dir,
             port: 2443,
             dc: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            me: None,
             secret: Secret([0x11; 16]),
         }
     }
@@ -237,6 +259,23 @@ mod tests {
         }
         assert_eq!(text.matches("other").count(), 2);
         assert_eq!(config.with("users=9").unwrap().users_more, 8);
+    }
+
+    #[test]
+    fn through_me_wants_the_files_of_the_fake() {
+        let (dir, me) = (tempfile::tempdir().unwrap(), FakeMe::five_dcs(1).unwrap());
+        let place = Place {
+            me: Some(&me),
+            ..place(dir.path())
+        };
+        let config: ProxyConfig = "through=me".parse().unwrap();
+        let path = config.write(&place).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains("use_middle_proxy = true"), "{text}");
+        assert!(text.contains("/proxy-config-v4.txt\""), "{text}");
+        assert!(dir.path().join(Page::Secret.file()).is_file());
+        let words = place.fill_in("--secret={me_secret}", Path::new("/"));
+        assert!(words[0].ends_with("/proxy-secret"), "{words:?}");
     }
 
     #[test]
