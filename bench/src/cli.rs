@@ -6,6 +6,7 @@ use bench::{
     client::Mode,
     control, demo,
     fake_dc::FakeDc,
+    neighbours::NeighboursPlan,
     relay,
     scenario::{SCENARIOS, Scenario},
     session::{Bench, Entry, Setup},
@@ -243,7 +244,7 @@ fn list() -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-const STANDING: [(&str, &str); 4] = [
+const STANDING: [(&str, &str); 5] = [
     (
         "idle",
         "memory per idle connection, between 1,000 and 8,000",
@@ -251,6 +252,10 @@ const STANDING: [(&str, &str); 4] = [
     (
         "stall",
         "4 x 32 requests of 1 MiB in both directions at once; 4 slow readers of 64 MiB",
+    ),
+    (
+        "neighbours",
+        "p99 of 1,000 quiet clients beside one that does not read, and one that floods",
     ),
     ("start", "time from start to listening, 5 starts"),
     ("quiet", "CPU without any client, 5 s"),
@@ -389,7 +394,7 @@ fn standing(
             "quiet" => {
                 bench.quiet(&bench.start(spec)?)?;
             }
-            "idle" | "stall" => {
+            "idle" | "stall" | "neighbours" => {
                 let modes: Vec<Mode> = modes(spoken, &bench.start(spec)?).collect();
                 for mode in modes {
                     let target = bench.start(spec)?;
@@ -397,10 +402,12 @@ fn standing(
                         target: &target,
                         mode,
                     };
-                    if name == "idle" {
-                        bench.idle(entry, 1000, 8000).map(|_| ())
-                    } else {
-                        bench.stall(entry).map(|_| ())
+                    match name {
+                        "idle" => bench.idle(entry, 1000, 8000).map(|_| ()),
+                        "stall" => bench.stall(entry).map(|_| ()),
+                        _ => bench
+                            .neighbours(entry, NeighboursPlan::default())
+                            .map(|_| ()),
                     }?;
                 }
             }

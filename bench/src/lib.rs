@@ -19,6 +19,7 @@ pub mod machine;
 pub mod me_client;
 pub mod measure;
 pub mod message;
+pub mod neighbours;
 pub mod pattern;
 pub mod relay;
 pub mod report;

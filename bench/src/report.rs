@@ -8,6 +8,7 @@ use crate::{
     compare::Series,
     load::{Load, Unit},
     machine::{Cores, Machine},
+    neighbours::Neighbours,
     stall::Stall,
     standing::Idle,
 };
@@ -29,6 +30,8 @@ pub struct Report {
     pub idle: Vec<(String, Idle)>,
     /// Both directions at once and slow readers, by target and mode.
     pub stalls: Vec<(String, Stall)>,
+    /// Quiet clients beside bad ones, by target and mode.
+    pub neighbours: Vec<(String, Neighbours)>,
     /// Goals, and whether they were met.
     pub verdicts: Vec<Verdict>,
 }
@@ -72,6 +75,7 @@ impl Report {
             groups: Vec::new(),
             idle: Vec::new(),
             stalls: Vec::new(),
+            neighbours: Vec::new(),
             verdicts: Vec::new(),
         }
     }

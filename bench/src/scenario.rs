@@ -231,6 +231,11 @@ impl Mark {
 pub const IDLE_BYTES_MAX: f64 = 4096.0;
 /// Memory per idle connection through middle proxies, bytes, at most.
 pub const ME_IDLE_BYTES_MAX: f64 = 3072.0;
+/// p99 of clients on a writer that they share with a bad one, ratio to without, at most.
+pub const NEIGHBOURS_P99_MAX: f64 = 1.5;
+/// What a proxy may grow by for one bad client, bytes: the bound of its own queue, and the one of
+/// the writer's.
+pub const NEIGHBOURS_GROWTH_BYTES_MAX: u64 = 48 << 20;
 /// CPU per unit of two shards, ratio to one, at most.
 pub const TWO_SHARDS_RATIO_MAX: f64 = 1.10;
 /// Part of the connections on the shard that has fewer of two, at least.

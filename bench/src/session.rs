@@ -12,6 +12,7 @@ use crate::{
     fake_dc::FakeDc,
     load::{LoadError, Runner},
     machine::{Cores, allowed_cores, raise_open_files},
+    neighbours::{Neighbours, NeighboursPlan, neighbours},
     report::{Group, Report},
     scenario::{IDLE_BYTES_MAX, Scenario},
     stall::{StallPlan, stall},
@@ -262,6 +263,46 @@ impl Bench {
             result,
         ));
         Ok(result.growth_bytes)
+    }
+
+    /// Quiet clients beside bad ones; prints a table.
+    ///
+    /// # Errors
+    /// [`BenchError::Load`].
+    pub fn neighbours(
+        &mut self,
+        entry: Entry<'_>,
+        plan: NeighboursPlan,
+    ) -> Result<Neighbours, BenchError> {
+        let measured = neighbours(entry.target, entry.mode, plan);
+        let all = measured.map_err(|error| failed("neighbours", &[entry], error))?;
+        println!(
+            "\nneighbours: {} {}: {} clients ask every {:?}; p99 in us, median of {} rounds",
+            entry.target.name(),
+            entry.mode.name(),
+            plan.clients,
+            plan.every,
+            plan.rounds,
+        );
+        for (beside, phases) in [
+            ("nobody", &all.calm),
+            ("a client that does not read", &all.stopped),
+            ("a client that floods", &all.flood),
+        ] {
+            println!(
+                "  beside {beside}: {:.0}, {:.2} x calm; grew by {:.1} MiB at most",
+                Neighbours::p99_us(phases),
+                all.ratio(phases),
+                mib(Neighbours::growth_bytes(phases)),
+            );
+        }
+        println!(
+            "  floods carried {} MiB and were closed {} times",
+            all.flood_mib, all.flood_closed
+        );
+        let name = format!("{} {}", entry.target.name(), entry.mode.name());
+        self.report.neighbours.push((name, all.clone()));
+        Ok(all)
     }
 
     /// CPU without clients, parts of a core.

@@ -179,7 +179,7 @@ async fn read_slowly(client: Client, plan: StallPlan) -> Result<(), ClientError>
 }
 
 /// Samples a resident set until it is dropped.
-struct Watch {
+pub(crate) struct Watch {
     before: u64,
     largest: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -187,7 +187,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(process: Process) -> Watch {
+    pub(crate) fn start(process: Process) -> Watch {
         let before = process.rss_bytes().unwrap_or(0);
         let (largest, stop) = (
             Arc::new(AtomicU64::new(before)),
@@ -208,7 +208,8 @@ impl Watch {
         }
     }
 
-    fn growth(&self) -> u64 {
+    /// Bytes over the first sample at most.
+    pub(crate) fn growth(&self) -> u64 {
         self.largest.load(Relaxed).saturating_sub(self.before)
     }
 }

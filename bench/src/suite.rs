@@ -5,9 +5,11 @@ use crate::{
     client::Mode,
     fake_me::FakeMe,
     machine::Cores,
+    neighbours::{Neighbours, NeighboursPlan},
     report::Verdict,
     scenario::{
-        Base, IDLE_BYTES_MAX, MARKS, ME_IDLE_BYTES_MAX, ME_MARKS, Mark, QUIET_CPU_MAX, SPREAD_MIN,
+        Base, IDLE_BYTES_MAX, MARKS, ME_IDLE_BYTES_MAX, ME_MARKS, Mark,
+        NEIGHBOURS_GROWTH_BYTES_MAX, NEIGHBOURS_P99_MAX, QUIET_CPU_MAX, SPREAD_MIN,
         STALL_GROWTH_BYTES_MAX, START_MS_MAX, Scenario, TWO_SHARDS_RATIO_MAX,
     },
     session::{Bench, BenchError, Entry, mib},
@@ -55,6 +57,9 @@ pub fn run_through_me(
         idle(bench, &spec, Mode::Dd, Some(ME_IDLE_BYTES_MAX))?;
         idle(bench, &spec, Mode::Ee, None)?;
     }
+    if wants(only, "neighbours") {
+        beside_bad_ones(bench, config)?;
+    }
     Ok(all_met(bench))
 }
 
@@ -83,6 +88,38 @@ fn loads(
         if let Some(scenario) = Scenario::find(name) {
             compare_with_relay(bench, config, scenario, &marks)?;
         }
+    }
+    Ok(())
+}
+
+/// All on the one writer that each DC has with this cap.
+fn beside_bad_ones(bench: &mut Bench, config: &ProxyConfig) -> Result<(), BenchError> {
+    let options = "through=me,general.me_adaptive_floor_max_active_writers_global=1";
+    let target = bench.start(&with(config, options))?;
+    let entry = Entry {
+        target: &target,
+        mode: Mode::Dd,
+    };
+    let goal = format!(
+        "p99 at most {NEIGHBOURS_P99_MAX:.1} x calm; grows by at most {:.0} MiB",
+        mib(NEIGHBOURS_GROWTH_BYTES_MAX)
+    );
+    let all = match bench.neighbours(entry, NeighboursPlan::default()) {
+        Ok(all) => all,
+        Err(e) => {
+            missed(bench, "1,000 clients beside a bad one".into(), goal, &e);
+            return Ok(());
+        }
+    };
+    for (who, phases) in [("does not read", &all.stopped), ("floods", &all.flood)] {
+        let (ratio, growth) = (all.ratio(phases), Neighbours::growth_bytes(phases));
+        bench.report.verdicts.push(Verdict {
+            case: format!("1,000 clients beside one that {who}"),
+            goal: goal.clone(),
+            measured: ratio,
+            shown: format!("{ratio:.2}; {:.1} MiB", mib(growth)),
+            pass: Some(ratio <= NEIGHBOURS_P99_MAX && growth <= NEIGHBOURS_GROWTH_BYTES_MAX),
+        });
     }
     Ok(())
 }

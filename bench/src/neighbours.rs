@@ -1,0 +1,326 @@
+//! Many quiet clients beside one that stops reading or one that floods: what they notice, and what
+//! the proxy has to hold for it. The caller sees to it that they share a way to the DC.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tokio::{sync::oneshot, task::JoinSet};
+
+use crate::{
+    client::{Client, ClientError, Dial, Mode},
+    compare::median,
+    latency::{Latency, Percentiles},
+    load::LoadError,
+    stall::Watch,
+    target::Target,
+};
+
+/// How many, how long.
+#[derive(Clone, Copy, Debug)]
+pub struct NeighboursPlan {
+    /// Quiet clients.
+    pub clients: usize,
+    /// Each asks once in this time.
+    pub every: Duration,
+    /// Length of each phase.
+    pub phase: Duration,
+    /// Times that the phases come in turn.
+    pub rounds: usize,
+    /// Parts of 1 MiB that the client who does not read asks for at once.
+    pub parts: usize,
+    /// Requests of 1 MiB that the flooding client has under way.
+    pub depth: usize,
+}
+
+impl Default for NeighboursPlan {
+    fn default() -> NeighboursPlan {
+        NeighboursPlan {
+            clients: 1_000,
+            every: Duration::from_secs(1),
+            phase: Duration::from_secs(4),
+            rounds: 5,
+            parts: 64,
+            depth: 4,
+        }
+    }
+}
+
+/// One phase.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Phase {
+    /// Round trips of the quiet clients.
+    pub latency: Percentiles,
+    /// Largest resident set over the one before, bytes.
+    pub growth_bytes: u64,
+}
+
+/// What came of it, phase by phase in every round.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Neighbours {
+    /// Nobody else is there.
+    pub calm: Vec<Phase>,
+    /// One asks for much and does not read; every second a new one in its place.
+    pub stopped: Vec<Phase>,
+    /// One floods.
+    pub flood: Vec<Phase>,
+    /// MiB that all floods have carried.
+    pub flood_mib: u64,
+    /// Times that a flooding client was closed and came back.
+    pub flood_closed: u64,
+}
+
+impl Neighbours {
+    /// Median p99 of these phases, microseconds.
+    pub fn p99_us(phases: &[Phase]) -> f64 {
+        median(phases.iter().map(|phase| phase.latency.p99_us))
+    }
+
+    /// Median p99 beside somebody bad, ratio to calm phases.
+    pub fn ratio(&self, phases: &[Phase]) -> f64 {
+        Neighbours::p99_us(phases) / Neighbours::p99_us(&self.calm)
+    }
+
+    /// Largest growth in these phases, bytes.
+    pub fn growth_bytes(phases: &[Phase]) -> u64 {
+        phases
+            .iter()
+            .map(|phase| phase.growth_bytes)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Runs all phases.
+///
+/// # Errors
+/// [`LoadError`]: a quiet client fails, or nobody can connect.
+pub fn neighbours(
+    target: &Target,
+    mode: Mode,
+    plan: NeighboursPlan,
+) -> Result<Neighbours, LoadError> {
+    let quiet = Quiet::start(target, mode, plan)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(LoadError::Thread)?;
+    let mut bad = target.dial(mode, plan.clients);
+    bad.receive_buffer_bytes = Some(16 * 1024);
+    let dial = target.dial(mode, plan.clients);
+    let number = plan.clients;
+    let failed = |error| LoadError::Client { number, error };
+    let mut all = Neighbours::default();
+    for _ in 0..plan.rounds {
+        all.calm.push(quiet.during(target, || {
+            std::thread::sleep(plan.phase);
+            Ok(())
+        })?);
+        let stopping = stop_reading(&bad, plan);
+        all.stopped
+            .push(quiet.during(target, || runtime.block_on(stopping).map_err(failed))?);
+        let mut flood = Flood::default();
+        let flooding = flood.run(&dial, plan);
+        all.flood
+            .push(quiet.during(target, || runtime.block_on(flooding).map_err(failed))?);
+        all.flood_mib += flood.requests;
+        all.flood_closed += flood.closed;
+    }
+    Ok(all)
+}
+
+/// The quiet clients on a thread of their own.
+struct Quiet {
+    seen: Arc<Seen>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    latency: Mutex<Latency>,
+    failed: Mutex<Option<(usize, ClientError)>>,
+    connected: AtomicU64,
+}
+
+impl Seen {
+    fn latency(&self) -> MutexGuard<'_, Latency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<(usize, ClientError)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Quiet {
+    /// Returns once all are connected.
+    fn start(target: &Target, mode: Mode, plan: NeighboursPlan) -> Result<Quiet, LoadError> {
+        let seen = Arc::new(Seen::default());
+        let dials: Vec<Dial> = (0..plan.clients).map(|n| target.dial(mode, n)).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(LoadError::Thread)?;
+        let (stop, stopped) = oneshot::channel();
+        let shared = Arc::clone(&seen);
+        let thread = std::thread::Builder::new()
+            .name("quiet".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let mut clients = JoinSet::new();
+                    for (number, dial) in dials.into_iter().enumerate() {
+                        let seen = Arc::clone(&shared);
+                        let first = plan.every * number as u32 / plan.clients as u32;
+                        clients.spawn(async move {
+                            if let Err(error) = ask(&dial, first, plan.every, &seen).await {
+                                *seen.failed() = Some((number, error));
+                            }
+                        });
+                    }
+                    // Also when the owner is gone without a word.
+                    let _ = stopped.await;
+                });
+            })
+            .map_err(LoadError::Thread)?;
+        let quiet = Quiet {
+            seen,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        let limit = Instant::now() + CONNECT_LIMIT;
+        while quiet.seen.connected.load(Relaxed) < plan.clients as u64 {
+            quiet.check()?;
+            if Instant::now() > limit {
+                return Err(LoadError::Hangs {
+                    limit: CONNECT_LIMIT,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(quiet)
+    }
+
+    fn during(
+        &self,
+        target: &Target,
+        happens: impl FnOnce() -> Result<(), LoadError>,
+    ) -> Result<Phase, LoadError> {
+        std::thread::sleep(SETTLE);
+        *self.seen.latency() = Latency::new();
+        let watch = Watch::start(target.process());
+        happens()?;
+        self.check()?;
+        Ok(Phase {
+            latency: self.seen.latency().percentiles(),
+            growth_bytes: watch.growth(),
+        })
+    }
+
+    fn check(&self) -> Result<(), LoadError> {
+        match *self.seen.failed() {
+            Some((number, error)) => Err(LoadError::Client { number, error }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // Dropping the sender is word enough.
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn ask(
+    dial: &Dial,
+    first: Duration,
+    every: Duration,
+    seen: &Seen,
+) -> Result<(), ClientError> {
+    tokio::time::sleep(first).await;
+    let mut client = Client::connect(dial).await?;
+    client.ping().await?;
+    seen.connected.fetch_add(1, Relaxed);
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        let start = Instant::now();
+        client.ping().await?;
+        seen.latency().record(start.elapsed());
+    }
+}
+
+async fn stop_reading(dial: &Dial, plan: NeighboursPlan) -> Result<(), ClientError> {
+    let end = Instant::now() + plan.phase;
+    while Instant::now() < end {
+        let mut client = Client::connect(dial).await?;
+        client.ping().await?;
+        let (mut tx, rx) = client.split();
+        for _ in 0..plan.parts {
+            // The proxy may have closed it already.
+            if tx.download(MIB).await.is_err() {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop((tx, rx));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Flood {
+    /// Of 1 MiB each, answered.
+    requests: u64,
+    closed: u64,
+}
+
+impl Flood {
+    async fn run(&mut self, dial: &Dial, plan: NeighboursPlan) -> Result<(), ClientError> {
+        let end = Instant::now() + plan.phase;
+        while Instant::now() < end {
+            let client = Client::connect(dial).await?;
+            match self.flood(client, plan.depth, end).await {
+                Err(ClientError::Closed { .. } | ClientError::Io { .. }) => self.closed += 1,
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn flood(
+        &mut self,
+        client: Client,
+        depth: usize,
+        end: Instant,
+    ) -> Result<(), ClientError> {
+        let (mut tx, mut rx) = client.split();
+        rx.keep_bodies = false;
+        let mut waiting = std::collections::VecDeque::new();
+        loop {
+            while Instant::now() < end && waiting.len() < depth {
+                waiting.push_back(tx.upload(MIB as usize).await?);
+            }
+            let Some((id, crc)) = waiting.pop_front() else {
+                return Ok(());
+            };
+            rx.answer().await?.expect_arg(id, u64::from(crc))?;
+            self.requests += 1;
+        }
+    }
+}
+
+const MIB: u64 = 1 << 20;
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+/// What the last phase has left behind is done with.
+const SETTLE: Duration = Duration::from_millis(500);
