@@ -211,10 +211,11 @@ pub(crate) fn replace(path: &Path, old: &[u8], bytes: &[u8]) -> Result<Replaced,
         }
         _ => other("write", error),
     })?;
-    if read(&path).map_err(|error| other("read", error))?.bytes != old {
+    let before = read(&path).map_err(|error| other("read", error))?;
+    if before.bytes != old {
         return Ok(Replaced::Changed);
     }
-    let done = trade(new, &path, old).map_err(|error| {
+    let done = trade(new, &path, &before).map_err(|error| {
         if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) {
             let path = path.clone();
             WriteError::Mounted { path, error }
@@ -255,13 +256,19 @@ fn write(new: &mut NamedTempFile, like: &fs::Metadata, bytes: &[u8]) -> io::Resu
     file.sync_all()
 }
 
-/// Puts the new file in place. What was there is removed if it is `old`, and back in place if not.
-fn trade(new: NamedTempFile, path: &Path, old: &[u8]) -> io::Result<Replaced> {
+/// Puts the new file in place. What was there is removed if it is still `old`, and back in place
+/// if not.
+fn trade(new: NamedTempFile, path: &Path, old: &Content) -> io::Result<Replaced> {
+    let old_inode = (old.stamp.device, old.stamp.inode);
     let mut placed = inode(new.path())?;
+    // Nearly all who came in between since it was read are seen here.
+    if inode(path)? != old_inode {
+        return Ok(Replaced::Changed);
+    }
     match exchange(new.path(), path) {
         Ok(()) => {}
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            if read(path)?.bytes != old {
+            if read(path)?.bytes != old.bytes {
                 return Ok(Replaced::Changed);
             }
             new.persist(path).map_err(|error| error.error)?;
@@ -269,7 +276,9 @@ fn trade(new: NamedTempFile, path: &Path, old: &[u8]) -> io::Result<Replaced> {
         }
         Err(errno) => return Err(errno.into()),
     }
-    if read(new.path()).is_ok_and(|out| out.bytes == old) {
+    // Everybody sees ours by now: another file goes back at once, without being read.
+    let same_file = inode(new.path()).is_ok_and(|out| out == old_inode);
+    if same_file && read(new.path()).is_ok_and(|out| out.bytes == old.bytes) {
         return Ok(Replaced::Done);
     }
     // Theirs goes back, and so does whatever they put in place while we were doing that.
@@ -440,10 +449,17 @@ mod tests {
         let (dir, path) = file("theirs");
         let replaced = replace(&path, b"old", b"new").unwrap();
         assert_eq!(replaced, Replaced::Changed);
-        // As if it had changed between the last look and the rename.
-        let mut new = NamedTempFile::new_in(dir.path()).unwrap();
-        new.write_all(b"new").unwrap();
-        assert_eq!(trade(new, &path, b"old").unwrap(), Replaced::Changed);
+        // As if it had changed since it was read: in place, and by another file.
+        let new = || {
+            let mut new = NamedTempFile::new_in(dir.path()).unwrap();
+            new.write_all(b"new").unwrap();
+            new
+        };
+        let mut seen = read(&path).unwrap();
+        seen.bytes = b"old".to_vec();
+        assert_eq!(trade(new(), &path, &seen).unwrap(), Replaced::Changed);
+        seen.stamp.inode += 1;
+        assert_eq!(trade(new(), &path, &seen).unwrap(), Replaced::Changed);
         assert_eq!(fs::read(&path).unwrap(), b"theirs");
         assert_eq!(names(dir.path()), ["config.toml"]);
     }

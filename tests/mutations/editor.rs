@@ -24,6 +24,8 @@ pub(crate) struct Editor {
     pub(crate) picture: Picture,
     /// Saves that went through, and those it gave up because the file had changed.
     pub(crate) saved: (usize, usize),
+    /// Looks at which its last save was not in place.
+    pub(crate) glimpses: usize,
     /// Something was written between its save and its look at what the save replaced: no editor
     /// can do better, and what the file says is not known any more.
     pub(crate) tangled: bool,
@@ -38,6 +40,7 @@ impl Editor {
             path,
             rng,
             saved: (0, 0),
+            glimpses: 0,
             tangled: false,
             number: 0,
         }
@@ -53,9 +56,15 @@ impl Editor {
     }
 
     fn edit(&mut self) {
-        let before = fs::read_to_string(&self.path).expect("the file is there and text");
-        let seen = Picture::of(&before);
-        let lost = self.picture.differs(&seen);
+        let mut before = self.look();
+        if self.picture.differs(&Picture::of(&before)).is_some() {
+            // For an instant a file may be in place that the proxy is about to take back, because
+            // it was made before our last save.
+            self.glimpses += 1;
+            std::thread::sleep(Duration::from_millis(300));
+            before = self.look();
+        }
+        let lost = self.picture.differs(&Picture::of(&before));
         assert_eq!(lost, None, "comments, at a look of the editor");
         let after = self.changed(&before);
         let typing = self.rng.random_range(0..10);
@@ -66,6 +75,10 @@ impl Editor {
         } else {
             self.saved.1 += 1;
         }
+    }
+
+    fn look(&self) -> String {
+        fs::read_to_string(&self.path).expect("the file is there and text")
     }
 
     /// Rewrites, adds or removes a comment.
