@@ -8,6 +8,7 @@
 mod applies;
 mod cache;
 mod change;
+mod part;
 mod sections;
 mod view;
 
@@ -28,13 +29,14 @@ pub(crate) use self::applies::Applies;
 use self::{
     cache::{BOM, Disk, FindBase},
     change::Main,
+    part::Part,
     sections::{Effects, Merged},
     view::View,
 };
 use crate::{
     config::{
         self, Failed, Finding, Loaded,
-        edit::{self, Edit, Text},
+        edit::{self, Edit, EditError, Text},
     },
     file_write::{self, Replaced},
 };
@@ -52,15 +54,30 @@ trait Change {
     /// The edits that make the change of this file.
     fn plan(&mut self, main: &Main<'_>) -> Result<Vec<Edit>, StoreError>;
 
+    /// The user whose rows are all that it changes; `None` when it may change more.
+    fn user(&self) -> Option<String> {
+        None
+    }
+
     /// Looks at a valid configuration before it is written.
     fn check(&mut self, _before: &Loaded, _after: &Loaded) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-impl<F: FnMut(&Main<'_>) -> Result<Vec<Edit>, StoreError>> Change for F {
+/// A change of one user.
+struct OfUser<'a, F> {
+    name: &'a str,
+    plan: F,
+}
+
+impl<F: FnMut(&Main<'_>) -> Result<Vec<Edit>, StoreError>> Change for OfUser<'_, F> {
     fn plan(&mut self, main: &Main<'_>) -> Result<Vec<Edit>, StoreError> {
-        self(main)
+        (self.plan)(main)
+    }
+
+    fn user(&self) -> Option<String> {
+        Some(self.name.to_owned())
     }
 }
 
@@ -127,24 +144,14 @@ impl FileStore {
     ) -> Result<Changed, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let view = self.matched(if_match)?;
-            let text = Text::parse(&view.loaded.text).ok_or(StoreError::Unparsable)?;
-            let main = Main { view: &view, text };
-            let edits = change.plan(&main)?;
-            change::in_main_file(&main, &edits)?;
-            let text = edit::apply(&main.text, &edits).map_err(|error| {
-                tracing::warn!("control API: {error}");
-                StoreError::Invalid(error.to_string().into())
-            })?;
-            if text == view.loaded.text {
+            let Some(mut loaded) = self.changed(&view, change)? else {
                 return Ok(Changed { view, loaded: None });
-            }
-            let mut bytes = Vec::with_capacity(text.len() + BOM.len_utf8());
+            };
+            let mut bytes = Vec::with_capacity(loaded.text.len() + BOM.len_utf8());
             if view.bytes.starts_with(BOM.to_string().as_bytes()) {
                 bytes.extend_from_slice(BOM.to_string().as_bytes());
             }
-            bytes.extend_from_slice(text.as_bytes());
-            let mut loaded =
-                config::parse(&self.disk.path, text).map_err(|failed| invalid(&failed))?;
+            bytes.extend_from_slice(loaded.text.as_bytes());
             loaded.revision = config::revision(&bytes);
             change.check(&view.loaded, &loaded)?;
             match file_write::replace(&self.disk.path, &view.bytes, &bytes) {
@@ -167,15 +174,42 @@ impl FileStore {
         Err(StoreError::Unwritable)
     }
 
+    /// The configuration with a change made, checked; `None` when that says the same.
+    fn changed(&self, view: &View, change: &mut dyn Change) -> Result<Option<Loaded>, StoreError> {
+        if let Some(user) = change.user()
+            && let Some(part) = Part::of(&view.loaded, &user)
+        {
+            // Refused or not found out: the whole file tells why, or how.
+            if let Ok(text) = edited(view, &part.text, change)? {
+                if text == part.text {
+                    return Ok(None);
+                }
+                if let Some(loaded) = part.load(text) {
+                    return Ok(Some(loaded));
+                }
+            }
+        }
+        let text = edited(view, &view.loaded.text, change)?.map_err(|error| {
+            tracing::warn!("control API: {error}");
+            StoreError::Invalid(error.to_string().into())
+        })?;
+        if text == view.loaded.text {
+            return Ok(None);
+        }
+        let loaded = config::parse(&self.disk.path, text).map_err(|failed| invalid(&failed))?;
+        Ok(Some(loaded))
+    }
+
     /// Changes a user, and has it in effect before the answer.
     fn change_user(
         &self,
         name: &str,
         if_match: Option<&str>,
-        change: &mut dyn Change,
+        plan: impl FnMut(&Main<'_>) -> Result<Vec<Edit>, StoreError>,
     ) -> Result<UserChanged, StoreError> {
         let _changing = self.lock();
-        let Changed { view, loaded } = self.change(if_match, change)?;
+        let mut change = OfUser { name, plan };
+        let Changed { view, loaded } = self.change(if_match, &mut change)?;
         if let Some(loaded) = loaded {
             self.process.apply(loaded);
         }
@@ -214,7 +248,7 @@ impl UserStore for FileStore {
 
     fn create(&self, user: &CreateUser, if_match: Option<&str>) -> Result<UserChanged, StoreError> {
         let secret = chosen(user.secret.as_ref())?;
-        self.change_user(&user.username, if_match, &mut |main: &Main<'_>| {
+        self.change_user(&user.username, if_match, |main: &Main<'_>| {
             if main.view.has(&user.username) {
                 return Err(StoreError::UserExists);
             }
@@ -228,7 +262,7 @@ impl UserStore for FileStore {
         patch: &PatchUser,
         if_match: Option<&str>,
     ) -> Result<UserChanged, StoreError> {
-        self.change_user(username, if_match, &mut |main: &Main<'_>| {
+        self.change_user(username, if_match, |main: &Main<'_>| {
             known(main, username)?;
             Ok(change::patch(main, username, patch))
         })
@@ -241,7 +275,7 @@ impl UserStore for FileStore {
         if_match: Option<&str>,
     ) -> Result<UserChanged, StoreError> {
         let secret = chosen(secret)?;
-        self.change_user(username, if_match, &mut |main: &Main<'_>| {
+        self.change_user(username, if_match, |main: &Main<'_>| {
             known(main, username)?;
             let path = ["access", "users", username];
             Ok(vec![Edit::set(&path, secret.as_str())])
@@ -250,14 +284,18 @@ impl UserStore for FileStore {
 
     fn delete(&self, username: &str, if_match: Option<&str>) -> Result<Deleted, StoreError> {
         let _changing = self.lock();
-        let mut plan = |main: &Main<'_>| {
+        let plan = |main: &Main<'_>| {
             known(main, username)?;
             if main.view.loaded.config.access.users.0.len() == 1 {
                 return Err(StoreError::LastUser);
             }
             Ok(change::delete(main, username))
         };
-        let Changed { view, loaded } = self.change(if_match, &mut plan)?;
+        let mut change = OfUser {
+            name: username,
+            plan,
+        };
+        let Changed { view, loaded } = self.change(if_match, &mut change)?;
         if let Some(loaded) = loaded {
             self.process.apply(loaded);
         }
@@ -293,7 +331,7 @@ impl UserStore for FileStore {
         enabled: bool,
         if_match: Option<&str>,
     ) -> Result<UserChanged, StoreError> {
-        self.change_user(username, if_match, &mut |main: &Main<'_>| {
+        self.change_user(username, if_match, |main: &Main<'_>| {
             known(main, username)?;
             Ok(change::set_enabled(main, username, enabled))
         })
@@ -360,6 +398,19 @@ impl UserStore for FileStore {
     fn reload_status(&self, id: u64) -> Option<ReloadStatus> {
         self.process.reload_status(id)
     }
+}
+
+/// Plans a change of a text and makes it.
+fn edited(
+    view: &View,
+    text: &str,
+    change: &mut dyn Change,
+) -> Result<Result<String, EditError>, StoreError> {
+    let text = Text::parse(text).ok_or(StoreError::Unparsable)?;
+    let main = Main { view, text };
+    let edits = change.plan(&main)?;
+    change::in_main_file(&main, &edits)?;
+    Ok(edit::apply(&main.text, &edits))
 }
 
 fn known(main: &Main<'_>, username: &str) -> Result<(), StoreError> {

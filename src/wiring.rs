@@ -290,7 +290,7 @@ fn replay(loaded: &Loaded) -> ReplaySettings {
 pub(crate) fn upstream(config: &Config) -> UpstreamSettings {
     let connect = &config.connect;
     let mut dcs = DcTable::builtin();
-    for (dc, addrs) in &config.root.dc_overrides.0 {
+    for (dc, addrs) in config.root.dc_overrides.0.iter() {
         // The key was checked to be a number when the file was read.
         if let Ok(dc) = dc.parse()
             && !addrs.0.is_empty()

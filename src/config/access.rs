@@ -1,5 +1,7 @@
 //! `[access]`: users, their limits, replay protection.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 
 use super::{
@@ -50,20 +52,45 @@ keys! {
     }
 }
 
-impl Access {
-    /// Drops everything that is kept by user name, for copies that are about other keys.
-    pub(crate) fn forget_users(&mut self) {
-        self.users = Map::default();
-        self.user_enabled = Map::default();
-        self.user_ad_tags = Map::default();
-        self.user_max_tcp_conns = Map::default();
-        self.user_expirations = Map::default();
-        self.user_data_quota = Map::default();
-        self.user_rate_limits = Map::default();
-        self.user_source_deny = Map::default();
-        self.user_max_unique_ips = Map::default();
-    }
+macro_rules! per_user {
+    ( $( $field:ident ),+ ) => {
+        /// Tables below `[access]` with one entry per user.
+        pub(crate) const PER_USER: &[&str] = &[ $( stringify!($field) ),+ ];
+
+        impl Access {
+            /// Drops everything that is kept by user name, for copies that are about other keys.
+            pub(crate) fn forget_users(&mut self) {
+                $( self.$field = Map::default(); )+
+            }
+
+            /// Names in each of [`PER_USER`], in file order.
+            pub(crate) fn names(&self) -> Vec<Box<dyn DoubleEndedIterator<Item = &str> + '_>> {
+                vec![ $( Box::new(self.$field.names()) ),+ ]
+            }
+
+            /// These entries, but for users that `part` tells all of: those as it has them, new
+            /// ones at the end.
+            pub(crate) fn with_part(&self, part: &Self, told: &HashSet<&str>) -> Self {
+                Self {
+                    $( $field: self.$field.with_part(&part.$field, told), )+
+                    ..part.clone()
+                }
+            }
+        }
+    };
 }
+
+per_user!(
+    users,
+    user_enabled,
+    user_ad_tags,
+    user_max_tcp_conns,
+    user_expirations,
+    user_data_quota,
+    user_rate_limits,
+    user_source_deny,
+    user_max_unique_ips
+);
 
 choices! {
     /// Which addresses of a user are counted.

@@ -203,7 +203,7 @@ fn users(reading: &mut Reading, config: &Config) {
     }
     let mut owners: HashMap<[u8; 16], &str> = HashMap::new();
     let mut repeats = Vec::new();
-    for (name, secret) in &config.access.users.0 {
+    for (name, secret) in config.access.users.0.iter() {
         match owners.get(&secret.0.0) {
             Some(first) => repeats.push((name, (*first).to_owned())),
             None => {

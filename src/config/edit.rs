@@ -8,6 +8,7 @@
 
 mod layout;
 mod plan;
+pub(crate) mod rows;
 mod verify;
 
 use std::{borrow::Cow, collections::BTreeSet};

@@ -270,7 +270,7 @@ fn directive(line: &str, table: Option<&str>) -> Option<Directive> {
 
 /// Follows strings and brackets over lines, just enough to know where statements start.
 #[derive(Default)]
-struct Scan {
+pub(crate) struct Scan {
     /// The end mark of the multi-line string we are in.
     until: Option<&'static str>,
     /// Open brackets.
@@ -278,11 +278,11 @@ struct Scan {
 }
 
 impl Scan {
-    fn at_statement(&self) -> bool {
+    pub(crate) fn at_statement(&self) -> bool {
         self.until.is_none() && self.depth == 0
     }
 
-    fn advance(&mut self, line: &str) {
+    pub(crate) fn advance(&mut self, line: &str) {
         let mut rest = line;
         while let Some(first) = rest.chars().next() {
             if let Some(end) = self.until {

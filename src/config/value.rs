@@ -2,6 +2,8 @@
 //! usual errors. Not here: the types themselves (`plain.rs`, `kinds.rs`,
 //! `secrets.rs`, `sockets.rs`).
 
+use std::{collections::HashSet, sync::Arc};
+
 use super::{
     error::Problem,
     keys::full_name,
@@ -74,13 +76,26 @@ pub(crate) fn text<'a>(slot: &Slot<'a>, reading: &mut Reading, expected: &str) -
     })
 }
 
-/// A table with free keys, in file order.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Map<T>(pub(crate) Vec<(String, T)>);
+/// A table with free keys, in file order. It may have very many and is copied with every
+/// configuration, so copies share it.
+#[derive(Debug)]
+pub(crate) struct Map<T>(pub(crate) Arc<[(String, T)]>);
+
+impl<T> Clone for Map<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: PartialEq> PartialEq for Map<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
 
 impl<T> Default for Map<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(Arc::from([]))
     }
 }
 
@@ -91,6 +106,31 @@ impl<T> Map<T> {
             .iter()
             .find(|(own, _)| own == name)
             .map(|(_, value)| value)
+    }
+
+    /// All names, in file order.
+    pub(crate) fn names(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+impl<T: Clone + PartialEq> Map<T> {
+    /// These entries with those of the names in `told` as `part` has them; new ones at the end.
+    pub(crate) fn with_part(&self, part: &Self, told: &HashSet<&str>) -> Self {
+        let is_told = |(name, _): &&(String, T)| told.contains(name.as_str());
+        if self.0.iter().filter(is_told).eq(part.0.iter()) {
+            return self.clone();
+        }
+        let own: HashSet<&str> = self.names().filter(|name| told.contains(name)).collect();
+        let new = part
+            .0
+            .iter()
+            .filter(|(name, _)| !own.contains(name.as_str()));
+        let all = self.0.iter().filter_map(|entry| match is_told(&entry) {
+            true => part.0.iter().find(|(name, _)| *name == entry.0),
+            false => Some(entry),
+        });
+        Self(all.chain(new).cloned().collect())
     }
 }
 
@@ -109,7 +149,7 @@ impl<T: Value> Value for Map<T> {
                 all.push((entry.name.to_owned(), value));
             }
         }
-        Some(Self(all))
+        Some(Self(all.into()))
     }
 
     fn show(&self) -> String {

@@ -1,6 +1,7 @@
 //! The store on files of its own, with a process that only takes notes.
 
 mod editable;
+mod part;
 mod users;
 
 use std::{

@@ -16,7 +16,11 @@ use admin::{
 use crate::{
     config::{
         Loaded,
-        edit::{self, Text},
+        access::PER_USER,
+        edit::{
+            self, Text,
+            rows::{self, Kind, Lines},
+        },
         secrets::UserSecret,
         value::Map,
     },
@@ -30,8 +34,8 @@ pub(super) struct View {
     /// Its values.
     pub(super) loaded: Loaded,
     base: LinkBase,
-    /// As written, by user.
-    texts: Texts,
+    /// As written, by user; found when it is asked for.
+    texts: OnceLock<Texts>,
     users: OnceLock<Vec<StoredUser>>,
 }
 
@@ -44,7 +48,44 @@ struct Texts {
 }
 
 impl Texts {
+    /// Those of one user, or of all; `None` when there is not one plain row for each value.
+    fn plain(loaded: &Loaded, wanted: Option<&str>) -> Option<Self> {
+        if loaded.files.len() > 1 {
+            return None;
+        }
+        let mut texts = Self::default();
+        let mut rows = [0_usize; 3];
+        let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted == name);
+        for line in Lines::new(&loaded.text) {
+            let Kind::Row { table, name, value } = line.ok()?.kind else {
+                continue;
+            };
+            let (count, texts) = match *PER_USER.get(table)? {
+                "users" => (&mut rows[0], &mut texts.secrets),
+                "user_ad_tags" => (&mut rows[1], &mut texts.ad_tags),
+                "user_expirations" => (&mut rows[2], &mut texts.expirations),
+                _ => continue,
+            };
+            *count += 1;
+            if is_wanted(name)
+                && let Some(text) = rows::string(value)
+            {
+                texts.insert(name.to_owned(), text.to_owned());
+            }
+        }
+        let access = &loaded.config.access;
+        let values = [
+            access.users.0.len(),
+            access.user_ad_tags.0.len(),
+            access.user_expirations.0.len(),
+        ];
+        (rows == values).then_some(texts)
+    }
+
     fn new(loaded: &Loaded) -> Self {
+        if let Some(texts) = Self::plain(loaded, None) {
+            return texts;
+        }
         let joined = if loaded.files.len() > 1 {
             edit::joined(&loaded.path, &loaded.text)
         } else {
@@ -76,10 +117,10 @@ struct Values<'v> {
 impl View {
     pub(super) fn new(bytes: Arc<[u8]>, loaded: Loaded, base: LinkBase) -> Self {
         Self {
-            texts: Texts::new(&loaded),
             bytes,
             loaded,
             base,
+            texts: OnceLock::new(),
             users: OnceLock::new(),
         }
     }
@@ -99,10 +140,10 @@ impl View {
     /// All users.
     pub(super) fn all(&self) -> StoredUsers {
         let users = self.users.get_or_init(|| {
-            let values = self.values(&|_| true);
+            let (values, texts) = (self.values(&|_| true), self.texts());
             let users = self.loaded.config.access.users.0.iter();
             users
-                .map(|(name, secret)| self.stored(name, secret, &values))
+                .map(|(name, secret)| self.stored(name, secret, &values, texts))
                 .collect()
         });
         StoredUsers {
@@ -117,11 +158,20 @@ impl View {
         let users = &self.loaded.config.access.users;
         let secret = users.get(name).ok_or(StoreError::UserNotFound)?;
         let values = self.values(&|other| other == name);
-        let written = self.texts.secrets.get(name);
+        let own = match self.texts.get() {
+            None => Texts::plain(&self.loaded, Some(name)),
+            Some(_) => None,
+        };
+        let texts = own.as_ref().unwrap_or_else(|| self.texts());
+        let written = texts.secrets.get(name);
         let text = written.and_then(|text| SecretText::parse(text));
         let text = text.or_else(|| SecretText::parse(&hex::encode(secret.0.0)));
         let text = text.ok_or(StoreError::Unparsable)?;
-        Ok((self.stored(name, secret, &values), text))
+        Ok((self.stored(name, secret, &values, texts), text))
+    }
+
+    fn texts(&self) -> &Texts {
+        self.texts.get_or_init(|| Texts::new(&self.loaded))
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -150,7 +200,13 @@ impl View {
         }
     }
 
-    fn stored(&self, name: &str, secret: &UserSecret, values: &Values<'_>) -> StoredUser {
+    fn stored(
+        &self,
+        name: &str,
+        secret: &UserSecret,
+        values: &Values<'_>,
+        texts: &Texts,
+    ) -> StoredUser {
         let links = self.base.links(&self.loaded.config, secret.0);
         let domains = links.tls_domains.into_iter().map(|own| TlsDomainLink {
             domain: own.domain,
@@ -158,13 +214,13 @@ impl View {
         });
         let (up_bps, down_bps) = values.rates.get(name).copied().unwrap_or_default();
         let expiration = values.expirations.get(name).and_then(|secs| {
-            let written = self.texts.expirations.get(name);
+            let written = texts.expirations.get(name);
             let exact = written.and_then(|text| Expiration::parse(text));
             exact.or_else(|| Expiration::from_epoch_secs(*secs))
         });
         StoredUser {
             username: name.to_owned(),
-            user_ad_tag: self.texts.ad_tags.get(name).cloned(),
+            user_ad_tag: texts.ad_tags.get(name).cloned(),
             max_tcp_conns: values.max_tcp_conns.get(name).copied(),
             expiration,
             data_quota_bytes: values.data_quota.get(name).copied(),

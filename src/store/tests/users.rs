@@ -336,3 +336,87 @@ fn used_quotas_are_the_processs() {
     let failed = place.store.reset_quota("disk-full", None).unwrap_err();
     assert_eq!(failed, StoreError::Unwritable);
 }
+
+/// CPU time of this thread.
+fn on_cpu() -> std::time::Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    std::time::Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// How long changes of a file with 10,000 users take; run with `--release --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn measure_ten_thousand_users() {
+    let mut text = minimal();
+    text = text.replace("# end\n", "");
+    for n in 0..10_000 {
+        text += &format!("user-{n:05} = \"{n:032x}\" # number {n}\n").replace("= \"0", "= \"c");
+    }
+    for table in [
+        "user_max_tcp_conns",
+        "user_data_quota",
+        "user_max_unique_ips",
+    ] {
+        text += &format!("\n[access.{table}]\n");
+        for n in 0..10_000 {
+            text += &format!("user-{n:05} = {}\n", n + 1);
+        }
+    }
+    println!("{} bytes", text.len());
+    let place = Place::new(&text);
+    let time = |what: &str, run: &mut dyn FnMut(usize)| {
+        let mut times = Vec::new();
+        for n in 0..20 {
+            let (began, cpu) = (std::time::Instant::now(), on_cpu());
+            run(n);
+            times.push((on_cpu() - cpu, began.elapsed()));
+        }
+        times.sort();
+        let longest = times.iter().map(|(_, wall)| wall).max().unwrap();
+        println!(
+            "{what}: CPU median {:?}, most {:?}; longest {longest:?}",
+            times[10].0, times[19].0
+        );
+    };
+    let store = &place.store;
+    time("first read, fresh file", &mut |_| {
+        fs::write(&place.path, place.text() + "\n").unwrap();
+        store.users().unwrap();
+    });
+    time("create", &mut |n| {
+        let user = CreateUser {
+            max_tcp_conns: Some(5),
+            data_quota_bytes: Some(5),
+            ..new(&format!("new-{n}"))
+        };
+        store.create(&user, None).unwrap();
+    });
+    time("patch", &mut |n| {
+        let patch = PatchUser {
+            max_tcp_conns: Patch::Set(n as u64),
+            ..PatchUser::default()
+        };
+        store.patch("user-05000", &patch, None).unwrap();
+    });
+    time("delete", &mut |n| {
+        store.delete(&format!("new-{n}"), None).unwrap();
+    });
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    store.users().unwrap();
+    time("revision, unchanged", &mut |_| {
+        drop(store.revision().unwrap())
+    });
+    time("users, unchanged", &mut |_| drop(store.users().unwrap()));
+    time("parse alone", &mut |_| {
+        config::parse(&place.path, text.clone()).unwrap();
+    });
+    time("edit alone", &mut |n| {
+        let edit = Edit::set(&["access", "users", "user-05000"], n.to_string());
+        edit::apply(&Text::parse(&text).unwrap(), &[edit]).unwrap();
+    });
+    time("write alone", &mut |n| {
+        let old = fs::read(&place.path).unwrap();
+        let new = [&old[..], n.to_string().as_bytes()].concat();
+        file_write::replace(&place.path, &old, &new).unwrap();
+    });
+}
