@@ -26,7 +26,7 @@ use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use admin::Events;
@@ -38,6 +38,7 @@ use shards::{
 
 use self::{
     driver::{Driver, Input},
+    fetch::TRIES_AFTER,
     http::{Download, Https},
     nat::{Nat, NatStatus},
     nat_thread::Asker,
@@ -93,6 +94,7 @@ pub(crate) struct Me {
 /// How the outside world is asked.
 struct World {
     download: Arc<dyn Download>,
+    tries: [Duration; 3],
     asking: Asking,
     local: fn(bool) -> Option<IpAddr>,
 }
@@ -105,6 +107,7 @@ impl Me {
     pub(crate) fn start(parts: Parts) -> io::Result<Self> {
         let world = World {
             download: Arc::new(Https::new()),
+            tries: TRIES_AFTER,
             asking: Asking::new(parts.sources.nat.tcp_fallback),
             local: local_address,
         };
@@ -139,6 +142,7 @@ impl Me {
             parts.sources,
             &parts.settings,
             world.download.clone(),
+            world.tries,
             tell.clone(),
         );
         let asker = Asker {

@@ -124,101 +124,87 @@ pub(crate) struct Known {
     pub(crate) downloaded: bool,
 }
 
-/// Looks for a file as at the start: the copy on disk serves as soon as the first try has failed.
-/// The tries that are left belong to the first refresh.
-pub(crate) fn at_start(
-    file: File,
-    sources: &Sources,
-    download: &dyn Download,
-    known: &mut Known,
-) -> Fetched {
-    let mut fetched = Fetched::nothing();
-    let copy = read_copy(file, sources);
-    let tries = match &copy {
-        Ok(_) => &TRIES_AFTER[..1],
-        Err(_) => &TRIES_AFTER[..],
-    };
-    download_file(file, sources, download, tries, known, &mut fetched);
-    let got = fetched.content.as_ref();
-    if got.is_some_and(|(content, _)| content.is_usable()) {
-        return fetched;
-    }
-    if fetched.error.is_none() {
-        fetched.error = Some("the answer has no endpoints".to_owned());
-    }
-    fetched.content = match copy {
-        Ok((bytes, content)) => {
-            known.on_disk = Some(bytes);
-            Some((content, From::Disk))
-        }
-        Err(why) => {
-            let path = file.remote(sources).cache.display();
-            let error = fetched.error.take().unwrap_or_default();
-            fetched.error = Some(format!("{error}; {path}: {why}"));
-            None
-        }
-    };
-    fetched
+/// How files are looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Look<'a> {
+    /// Where they come from.
+    pub(crate) sources: &'a Sources,
+    /// Who downloads.
+    pub(crate) download: &'a dyn Download,
+    /// Pauses before each try, see [`TRIES_AFTER`].
+    pub(crate) tries: &'a [Duration],
 }
 
-/// Looks for a file that is in use already. Without an answer the copy on disk counts if somebody
-/// else has put it there.
-pub(crate) fn refresh(
-    file: File,
-    sources: &Sources,
-    download: &dyn Download,
-    known: &mut Known,
-) -> Fetched {
-    let mut fetched = Fetched::nothing();
-    download_file(file, sources, download, &TRIES_AFTER, known, &mut fetched);
-    if fetched.content.is_none()
-        && let Ok((bytes, content)) = read_copy(file, sources)
-        && known.on_disk.as_ref() != Some(&bytes)
-    {
-        fetched.content = Some((content, From::Disk));
+impl Look<'_> {
+    /// Looks for a file as at the start: the copy on disk serves as soon as the first try has
+    /// failed. The tries that are left belong to the first refresh.
+    pub(crate) fn at_start(&self, file: File, known: &mut Known) -> Fetched {
+        let copy = read_copy(file, self.sources);
+        let tries = match &copy {
+            Ok(_) => self.tries.get(..1).unwrap_or_default(),
+            Err(_) => self.tries,
+        };
+        let mut fetched = self.download(file, tries, known);
+        let got = fetched.content.as_ref();
+        if got.is_some_and(|(content, _)| content.is_usable()) {
+            return fetched;
+        }
+        let error = fetched.error.take();
+        let error = error.unwrap_or_else(|| "the answer has no endpoints".to_owned());
+        (fetched.content, fetched.error) = match copy {
+            Ok((bytes, content)) => {
+                known.on_disk = Some(bytes);
+                (Some((content, From::Disk)), Some(error))
+            }
+            Err(why) => {
+                let path = file.remote(self.sources).cache.display();
+                (None, Some(format!("{error}; {path}: {why}")))
+            }
+        };
+        fetched
     }
-    fetched
-}
 
-impl Fetched {
-    fn nothing() -> Self {
-        Self {
+    /// Looks for a file that is in use already. Without an answer the copy on disk counts if
+    /// somebody else has put it there.
+    pub(crate) fn again(&self, file: File, known: &mut Known) -> Fetched {
+        let mut fetched = self.download(file, self.tries, known);
+        if fetched.content.is_none()
+            && let Ok((bytes, content)) = read_copy(file, self.sources)
+            && known.on_disk.as_ref() != Some(&bytes)
+        {
+            fetched.content = Some((content, From::Disk));
+        }
+        fetched
+    }
+
+    fn download(&self, file: File, tries: &[Duration], known: &mut Known) -> Fetched {
+        let (remote, bytes_max) = (file.remote(self.sources), file.bytes_max(self.sources));
+        let mut fetched = Fetched {
             content: None,
             error: None,
             skews: Vec::new(),
-        }
-    }
-}
-
-fn download_file(
-    file: File,
-    sources: &Sources,
-    download: &dyn Download,
-    tries: &[Duration],
-    known: &mut Known,
-    fetched: &mut Fetched,
-) {
-    let remote = file.remote(sources);
-    for pause in tries {
-        thread::sleep(*pause);
-        let got = download
-            .get(&remote.url, file.bytes_max(sources))
-            .and_then(|answer| {
+        };
+        for pause in tries {
+            thread::sleep(*pause);
+            let answer = self.download.get(&remote.url, bytes_max);
+            let got = answer.and_then(|answer| {
                 fetched.skews.extend(answer.skew_secs);
-                read_answer(file, sources, answer)
+                read_answer(file, self.sources, answer)
             });
-        match got {
-            Ok((content, success, bytes)) => {
-                fetched.error = None;
-                if success && content.is_usable() {
-                    known.downloaded = true;
-                    keep(file, &remote.cache, bytes, known);
+            match got {
+                Ok((content, success, bytes)) => {
+                    fetched.error = None;
+                    if success && content.is_usable() {
+                        known.downloaded = true;
+                        keep(file, &remote.cache, bytes, known);
+                    }
+                    fetched.content = Some((content, From::Url { success }));
+                    break;
                 }
-                fetched.content = Some((content, From::Url { success }));
-                return;
+                Err(error) => fetched.error = Some(error),
             }
-            Err(error) => fetched.error = Some(error),
         }
+        fetched
     }
 }
 
@@ -262,7 +248,7 @@ fn keep(file: File, path: &Path, bytes: Vec<u8>, known: &mut Known) {
 }
 
 /// How long to wait before each try (middle-proxy.md 23).
-const TRIES_AFTER: [Duration; 3] = [
+pub(crate) const TRIES_AFTER: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -327,5 +313,161 @@ impl Period {
             self.last = now.checked_sub(every).unwrap_or(self.last);
         }
         self.every = every;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Mutex};
+
+    use super::*;
+    use crate::me::tests::{SECRET, sources};
+
+    /// Answers in turn, the last one for ever.
+    struct Script(Mutex<Vec<Result<Answer, String>>>);
+
+    impl Script {
+        fn new(answers: &[Result<(u16, &[u8]), &str>]) -> Self {
+            let answers = answers.iter().map(|answer| match answer {
+                Ok((status, body)) => Ok(Answer {
+                    status: *status,
+                    skew_secs: Some(3),
+                    body: body.to_vec(),
+                }),
+                Err(error) => Err((*error).to_owned()),
+            });
+            Self(Mutex::new(answers.rev().collect()))
+        }
+    }
+
+    impl Download for Script {
+        fn get(&self, _: &str, _: usize) -> Result<Answer, String> {
+            let mut answers = self.0.lock().unwrap();
+            match answers.len() {
+                1 => answers[0].clone(),
+                _ => answers.pop().unwrap(),
+            }
+        }
+    }
+
+    const MAP: &[u8] = b"proxy_for 1 127.0.0.1:1;\n";
+    const DOWN: Result<(u16, &[u8]), &str> = Err("refused");
+
+    fn look<'a>(sources: &'a Sources, download: &'a Script) -> Look<'a> {
+        Look {
+            sources,
+            download,
+            tries: &[Duration::ZERO; 3],
+        }
+    }
+
+    fn from(fetched: &Fetched) -> Option<From> {
+        fetched.content.as_ref().map(|(_, from)| *from)
+    }
+
+    #[test]
+    fn downloads_are_kept_and_tried_three_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = sources(dir.path(), "http://x");
+        let script = Script::new(&[DOWN, DOWN, Ok((200, MAP))]);
+        let mut known = Known::default();
+        let fetched = look(&sources, &script).at_start(File::ConfigV4, &mut known);
+        assert_eq!(from(&fetched), Some(From::Url { success: true }));
+        assert_eq!((fetched.error, fetched.skews), (None, vec![3]));
+        assert!(known.downloaded);
+        assert_eq!(fs::read(&sources.config_v4.cache).unwrap(), MAP);
+    }
+
+    #[test]
+    fn start_takes_the_copy_after_one_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = sources(dir.path(), "http://x");
+        fs::write(&sources.secret.cache, SECRET).unwrap();
+        // The second try would succeed.
+        let script = Script::new(&[DOWN, Ok((200, &[9; 64]))]);
+        let mut known = Known::default();
+        let fetched = look(&sources, &script).at_start(File::Secret, &mut known);
+        assert_eq!(from(&fetched), Some(From::Disk));
+        assert_eq!(fetched.error.as_deref(), Some("refused"));
+        assert!(!known.downloaded);
+        // Nothing has changed on disk.
+        let script = Script::new(&[DOWN]);
+        let fetched = look(&sources, &script).again(File::Secret, &mut known);
+        assert_eq!((from(&fetched), fetched.skews.len()), (None, 0));
+    }
+
+    #[test]
+    fn without_download_and_copy_both_reasons_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = sources(dir.path(), "http://x");
+        for (script, why) in [
+            (Script::new(&[DOWN]), "refused; "),
+            (Script::new(&[Ok((404, b"no"))]), "HTTP status 404; "),
+            (Script::new(&[Ok((200, b"no"))]), "2 bytes"),
+        ] {
+            let fetched = look(&sources, &script).at_start(File::Secret, &mut Known::default());
+            let error = fetched.error.unwrap();
+            assert!(fetched.content.is_none() && error.contains(why), "{error}");
+            assert!(error.contains("proxy-secret: No such file"), "{error}");
+        }
+        let empty = Script::new(&[Ok((200, b"# nothing\n"))]);
+        fs::write(&sources.config_v6.cache, "").unwrap();
+        let fetched = look(&sources, &empty).at_start(File::ConfigV6, &mut Known::default());
+        let error = fetched.error.unwrap();
+        assert!(error.contains("no endpoints"), "{error}");
+        assert!(fetched.content.is_none());
+    }
+
+    #[test]
+    fn file_that_somebody_puts_there_counts_while_downloads_fail() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = sources(dir.path(), "http://x");
+        let script = Script::new(&[Ok((200, MAP)), DOWN]);
+        let (look, mut known) = (look(&sources, &script), Known::default());
+        look.at_start(File::ConfigV4, &mut known);
+        // Our own copy is nothing new, another one is, as often as it is looked at.
+        assert_eq!(from(&look.again(File::ConfigV4, &mut known)), None);
+        fs::write(&sources.config_v4.cache, "proxy_for 2 127.0.0.1:2;").unwrap();
+        for _ in 0..2 {
+            let fetched = look.again(File::ConfigV4, &mut known);
+            assert_eq!(from(&fetched), Some(From::Disk));
+        }
+    }
+
+    #[test]
+    fn answers_with_an_error_status_are_passed_on_but_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = sources(dir.path(), "http://x");
+        let script = Script::new(&[Ok((500, MAP))]);
+        let mut known = Known::default();
+        let fetched = look(&sources, &script).again(File::ConfigV4, &mut known);
+        assert_eq!(from(&fetched), Some(From::Url { success: false }));
+        assert!(!sources.config_v4.cache.exists() && !known.downloaded);
+    }
+
+    #[test]
+    fn pauses_of_the_start_grow_only_with_fallback() {
+        let secs = |fallback| {
+            let mut pauses = StartPauses::new(fallback);
+            [(); 7].map(|()| pauses.take().as_secs())
+        };
+        assert_eq!(secs(true), [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(secs(false), [2; 7]);
+    }
+
+    #[test]
+    fn shorter_interval_is_due_at_once_and_a_longer_one_later() {
+        let (start, secs) = (Instant::now(), Duration::from_secs);
+        let mut period = Period::new(secs(300), start);
+        let now = start + secs(100);
+        assert_eq!(period.left(now), secs(200));
+        period.set(secs(600), now);
+        assert_eq!(period.left(now), secs(500));
+        period.set(secs(600), now);
+        assert_eq!(period.left(now), secs(500));
+        period.set(secs(599), now);
+        assert_eq!(period.left(now), secs(0));
+        period.begin(now);
+        assert_eq!(period.left(now), secs(599));
     }
 }

@@ -19,7 +19,7 @@ use shards::{
 
 use super::{
     driver::{Input, Offer},
-    fetch::{self, Content, Fetched, File, From, Known, Period, StartPauses},
+    fetch::{Content, Fetched, File, From, Known, Look, Period, StartPauses},
     http::Download,
     sources::Sources,
 };
@@ -40,6 +40,7 @@ pub(super) struct Fetcher {
     tell: Sender<Input>,
     fallback: bool,
     every: Duration,
+    tries: [Duration; 3],
     /// In the order of [`File::ALL`].
     files: [State; 3],
 }
@@ -66,6 +67,7 @@ impl Fetcher {
         sources: Sources,
         settings: &MeSettings,
         download: Arc<dyn Download>,
+        tries: [Duration; 3],
         tell: Sender<Input>,
     ) -> Self {
         let families = &settings.families;
@@ -87,6 +89,7 @@ impl Fetcher {
             tell,
             fallback: settings.admission.fallback,
             every: settings.refresh.every,
+            tries,
             files,
         }
     }
@@ -155,11 +158,15 @@ impl Fetcher {
         for state in self.files.iter().filter(|state| state.wanted && !state.got) {
             self.stage(state.file, StageMove::Started);
         }
-        let (sources, download) = (&self.sources, self.download.as_ref());
+        let look = Look {
+            sources: &self.sources,
+            download: self.download.as_ref(),
+            tries: &self.tries,
+        };
         let results: Vec<Option<Fetched>> = thread::scope(|scope| {
-            let look = |state: &mut State| match state.got {
-                true => fetch::refresh(state.file, sources, download, &mut state.known),
-                false => fetch::at_start(state.file, sources, download, &mut state.known),
+            let look = move |state: &mut State| match state.got {
+                true => look.again(state.file, &mut state.known),
+                false => look.at_start(state.file, &mut state.known),
             };
             let looking: Vec<_> = self
                 .files

@@ -73,6 +73,7 @@ pub(super) fn banner(loaded: &Loaded, options: &Options, report: &HostReport, wi
         "shards",
         format!("{} on cores {}", plane.cores.len(), list(&plane.cores)),
     );
+    line("route", route(loaded).to_owned());
     say(&text);
     let wanted = plane.connections_max.saturating_mul(2 * plane.cores.len()) as u64;
     if report.open_files < wanted.min(OPEN_FILES_SANE) {
@@ -81,6 +82,21 @@ pub(super) fn banner(loaded: &Loaded, options: &Options, report: &HostReport, wi
              LimitNOFILE=1048576 in the service file",
             report.open_files
         );
+    }
+}
+
+/// Where sessions go.
+fn route(loaded: &Loaded) -> &'static str {
+    let general = &loaded.config.general;
+    match (
+        general.use_middle_proxy,
+        general.me2dc_fallback,
+        general.me2dc_fast,
+    ) {
+        (false, ..) => "directly to Telegram's data centres",
+        (true, false, _) => "through the Middle-End; no clients while it is not ready",
+        (true, true, true) => "through the Middle-End; directly while it is not ready",
+        (true, true, false) => "through the Middle-End; directly when it is not ready for a while",
     }
 }
 
