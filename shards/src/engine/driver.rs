@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::{
     Event,
+    block::Blocks,
     buffers::Pool,
     lifecycle::Socket,
     op::{OpKind, SocketId, parse, token},
@@ -62,6 +63,7 @@ pub(crate) struct Engine {
     reaped: Vec<Completion>,
     next_reaped: usize,
     pub(super) scratch: Scratch,
+    pub(super) blocks: Blocks,
     pub(super) generation: u32,
     pub(super) in_flight: usize,
     pub(super) spill_bytes: usize,
@@ -145,6 +147,7 @@ impl Engine {
             reaped: Vec::with_capacity(256),
             next_reaped: 0,
             scratch: Scratch::default(),
+            blocks: Blocks::default(),
             generation: 0,
             in_flight: 0,
             spill_bytes: 0,

@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{IntoRawFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
 use io_uring::{opcode, types};
@@ -15,7 +16,7 @@ use super::{
     driver::Engine,
     op::{GENERATION_MASK, OpKind, SocketId, token},
     send::SendQueue,
-    socket,
+    socket::{self, OutgoingOptions},
 };
 
 /// State of one socket.
@@ -81,11 +82,32 @@ impl Engine {
         id
     }
 
+    /// Accepts no more until [`Engine::accept`]; who comes waits in the kernel. Clients already on
+    /// their way may still be told.
+    pub(crate) fn stop_accepting(&mut self, listener: SocketId) {
+        let Some(socket) = self.live(listener) else {
+            return;
+        };
+        socket.wanted = false;
+        if socket.ops > 0 {
+            let cancel = types::CancelBuilder::user_data(token(OpKind::Accept, listener));
+            let entry = opcode::AsyncCancel2::new(cancel)
+                .build()
+                .user_data(token(OpKind::Ignore, listener));
+            self.push(entry);
+        }
+    }
+
     /// Accepts (again) on a listener.
     pub(crate) fn accept(&mut self, listener: SocketId) {
         let Some(socket) = self.live(listener) else {
             return;
         };
+        socket.wanted = true;
+        if socket.ops > 0 {
+            // Still accepting, or about to stop: that it is wanted again is seen then.
+            return;
+        }
         socket.ops += 1;
         let entry = opcode::AcceptMulti::new(types::Fd(socket.fd))
             .flags(libc::SOCK_CLOEXEC)
@@ -100,7 +122,25 @@ impl Engine {
     /// # Errors
     /// No descriptor, or the family is not supported.
     pub(crate) fn connect(&mut self, addr: SocketAddr, owner: Owner) -> io::Result<SocketId> {
-        let fd = socket::outgoing(addr, self.settings.keepalive)?;
+        let options = OutgoingOptions {
+            keepalive: self.settings.keepalive,
+            keepalive_interval: self.settings.keepalive,
+            user_timeout: Duration::ZERO,
+        };
+        self.connect_with(addr, owner, options)
+    }
+
+    /// The same with options of its own.
+    ///
+    /// # Errors
+    /// As for [`Engine::connect`].
+    pub(crate) fn connect_with(
+        &mut self,
+        addr: SocketAddr,
+        owner: Owner,
+        options: OutgoingOptions,
+    ) -> io::Result<SocketId> {
+        let fd = socket::outgoing(addr, options)?;
         let id = self.insert(fd);
         let to = Box::new(SockAddr::from(addr));
         let entry = opcode::Connect::new(types::Fd(fd), to.as_ptr().cast(), to.len())
@@ -119,6 +159,18 @@ impl Engine {
     pub(crate) fn peer_addr(&self, id: SocketId) -> Option<SocketAddr> {
         let socket = self.sockets.get(id.index as usize)?;
         (socket.generation == id.generation).then(|| socket::peer_addr(socket.fd))?
+    }
+
+    /// Our own address on a connected socket; `None` once it is gone.
+    pub(crate) fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        let socket = self.sockets.get(id.index as usize)?;
+        (socket.generation == id.generation).then(|| socket::local_addr(socket.fd))?
+    }
+
+    /// Bytes that were sent and that the peer has not acknowledged; `None` once it is gone.
+    pub(crate) fn unacknowledged(&self, id: SocketId) -> Option<usize> {
+        let socket = self.sockets.get(id.index as usize)?;
+        (socket.generation == id.generation).then(|| socket::unacknowledged(socket.fd))?
     }
 
     /// Ends our direction once everything queued is sent. True when that is already so; otherwise
@@ -190,7 +242,7 @@ impl Engine {
             }
             let socket = self.insert(result);
             if !more {
-                self.accept(listener);
+                self.accept_if_wanted(listener);
             }
             return Some(Event::Accepted { socket });
         }
@@ -202,12 +254,18 @@ impl Engine {
             return None;
         }
         match -result {
-            libc::ECONNABORTED | libc::EAGAIN | libc::EINTR => {
-                self.accept(listener);
+            libc::ECONNABORTED | libc::EAGAIN | libc::EINTR | libc::ECANCELED => {
+                self.accept_if_wanted(listener);
                 None
             }
             // Out of descriptors, most likely. To go on at once would be to turn for nothing.
             errno => Some(Event::AcceptFailed { listener, errno }),
+        }
+    }
+
+    fn accept_if_wanted(&mut self, listener: SocketId) {
+        if self.live(listener).is_some_and(|socket| socket.wanted) {
+            self.accept(listener);
         }
     }
 

@@ -19,6 +19,7 @@
     reason = "the one place where the crate talks to the kernel directly"
 )]
 
+mod block;
 mod buffers;
 mod driver;
 mod lifecycle;
@@ -32,10 +33,13 @@ mod socket;
 mod tests;
 mod transmit;
 
+pub(crate) use self::block::{Block, Blocks, Shrunk};
 pub(crate) use self::buffers::Buf;
 pub(crate) use self::driver::{Doorbell, Engine, EngineSettings};
 pub(crate) use self::op::SocketId;
-pub(crate) use self::socket::{ListenOptions, check_free, listen, needs_program, steer_by_cpu};
+pub(crate) use self::socket::{
+    ListenOptions, OutgoingOptions, check_free, listen, needs_program, steer_by_cpu,
+};
 
 /// What the engine tells the owner of a socket with each of its events; the engine only keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

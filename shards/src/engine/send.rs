@@ -6,7 +6,10 @@
 
 use std::{collections::VecDeque, ptr};
 
-use super::buffers::{Buf, RECORD_HEADER, RECORD_PAYLOAD_MAX};
+use super::{
+    block::Block,
+    buffers::{Buf, RECORD_HEADER, RECORD_PAYLOAD_MAX},
+};
 
 /// Makes the header of a record with so many payload bytes.
 pub(crate) type RecordHeader = fn(usize) -> [u8; RECORD_HEADER];
@@ -17,6 +20,8 @@ pub(super) enum Chunk {
     Raw(Buf),
     /// A received buffer, sent as `records` records; headers are already in place.
     Records(Buf, usize),
+    /// Bytes that were put together; their memory is used again.
+    Block(Block),
     /// Bytes of our own: handshakes, and what was copied out of scarce buffers.
     Heap(Box<[u8]>),
 }
@@ -33,6 +38,7 @@ impl Chunk {
         match self {
             Self::Raw(buf) => buf.len(),
             Self::Records(buf, records) => buf.len() + records * RECORD_HEADER,
+            Self::Block(block) => block.len(),
             Self::Heap(bytes) => bytes.len(),
         }
     }
@@ -41,6 +47,7 @@ impl Chunk {
     fn gather(&self, skip: usize, iovecs: &mut IovecList) {
         match self {
             Self::Raw(buf) => iovecs.push(buf.bytes().as_ptr(), buf.len(), skip),
+            Self::Block(block) => iovecs.push(block.as_ptr(), block.len(), skip),
             Self::Heap(bytes) => iovecs.push(bytes.as_ptr(), bytes.len(), skip),
             Self::Records(buf, records) => {
                 let mut skip = skip;
@@ -76,16 +83,19 @@ impl Chunk {
         bytes.into_boxed_slice()
     }
 
-    /// Holds a buffer of a ring pool.
-    pub(super) fn is_ring(&self) -> bool {
-        matches!(self, Self::Raw(_) | Self::Records(..))
+    /// Bytes that count as held for a peer that stands still.
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Raw(_) | Self::Records(..) | Self::Block(_) => 0,
+            Self::Heap(bytes) => bytes.len(),
+        }
     }
 
     /// Holds a buffer of a ring pool that runs low.
     pub(super) fn is_scarce(&self) -> bool {
         match self {
             Self::Raw(buf) | Self::Records(buf, _) => buf.is_scarce(),
-            Self::Heap(_) => false,
+            Self::Block(_) | Self::Heap(_) => false,
         }
     }
 }
@@ -232,7 +242,7 @@ impl SendQueue {
             .head
             .iter()
             .chain(&self.rest)
-            .map(|chunk| if chunk.is_ring() { 0 } else { chunk.wire_len() })
+            .map(Chunk::heap_bytes)
             .sum();
         *self = Self::default();
         heap

@@ -40,7 +40,7 @@ pub(crate) fn listen(addr: SocketAddr, options: ListenOptions) -> io::Result<Own
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
-    set_keepalive(&socket, options.keepalive)?;
+    set_keepalive(&socket, options.keepalive, options.keepalive)?;
     if !options.user_timeout.is_zero() {
         socket.set_tcp_user_timeout(Some(options.user_timeout))?;
     }
@@ -75,24 +75,38 @@ pub(crate) fn check_free(addr: SocketAddr) -> io::Result<()> {
 ///
 /// # Errors
 /// No descriptor left, or the family is not supported.
-pub(super) fn outgoing(addr: SocketAddr, keepalive: Duration) -> io::Result<RawFd> {
+pub(super) fn outgoing(addr: SocketAddr, options: OutgoingOptions) -> io::Result<RawFd> {
     let socket = Socket::new(
         Domain::for_address(addr),
         Type::STREAM.cloexec(),
         Some(Protocol::TCP),
     )?;
     socket.set_tcp_nodelay(true)?;
-    set_keepalive(&socket, keepalive)?;
+    set_keepalive(&socket, options.keepalive, options.keepalive_interval)?;
+    if !options.user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    }
     Ok(socket.into_raw_fd())
 }
 
-fn set_keepalive(socket: &Socket, period: Duration) -> io::Result<()> {
-    if period.is_zero() {
+/// How an outgoing socket notices that its peer is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutgoingOptions {
+    /// Idle time before the first of three probes; zero turns them off.
+    pub(crate) keepalive: Duration,
+    /// Time between probes.
+    pub(crate) keepalive_interval: Duration,
+    /// `TCP_USER_TIMEOUT`; zero leaves the kernel's.
+    pub(crate) user_timeout: Duration,
+}
+
+fn set_keepalive(socket: &Socket, idle: Duration, interval: Duration) -> io::Result<()> {
+    if idle.is_zero() {
         return Ok(());
     }
     let keepalive = TcpKeepalive::new()
-        .with_time(period)
-        .with_interval(period)
+        .with_time(idle)
+        .with_interval(interval)
         .with_retries(3);
     socket.set_tcp_keepalive(&keepalive)
 }
@@ -169,6 +183,22 @@ pub(super) fn peer_addr(fd: RawFd) -> Option<SocketAddr> {
     };
     let addr = result.ok()?.1.as_socket()?;
     Some(unmap(addr))
+}
+
+/// Our own address on a connected socket. IPv4-mapped IPv6 is unwrapped.
+pub(super) fn local_addr(fd: RawFd) -> Option<SocketAddr> {
+    // SAFETY: the descriptor is open as long as its socket is in the engine, which calls this.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let addr = SockRef::from(&fd).local_addr().ok()?.as_socket()?;
+    Some(unmap(addr))
+}
+
+/// Bytes the kernel has taken and the peer has not acknowledged.
+pub(super) fn unacknowledged(fd: RawFd) -> Option<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ writes one int, to one of ours; it fails on what is no TCP socket.
+    let done = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    (done == 0).then(|| usize::try_from(bytes).unwrap_or(0))
 }
 
 fn unmap(addr: SocketAddr) -> SocketAddr {

@@ -7,6 +7,7 @@ use io_uring::{opcode, types};
 
 use super::{
     Event,
+    block::{Block, Blocks},
     buffers::Buf,
     driver::Engine,
     lifecycle::Fin,
@@ -35,6 +36,16 @@ impl Engine {
         if !self.queue(id, Chunk::Heap(bytes)) {
             self.spill_bytes -= len;
         }
+    }
+
+    /// Queues a block. A gone socket drops it.
+    pub(crate) fn send_block(&mut self, id: SocketId, block: Block) {
+        self.queue(id, Chunk::Block(block));
+    }
+
+    /// Where blocks come from.
+    pub(crate) fn blocks(&self) -> &Blocks {
+        &self.blocks
     }
 
     /// Wire bytes the socket still has to send.
