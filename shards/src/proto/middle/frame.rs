@@ -13,7 +13,7 @@
 //!
 //! Source: middle-proxy.md 3.
 
-use super::checksum::Checksum;
+use super::checksum::{Checksum, Running};
 
 /// Writes the frames of one direction, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,77 @@ impl FrameEncoder {
         run.extend_from_slice(&sum.to_le_bytes());
         self.next_seq = self.next_seq.wrapping_add(1);
         Ok(total)
+    }
+}
+
+/// A frame that was laid out before its turn came, in one part or several: its length and number
+/// are written first, the checksum at its very end.
+///
+/// For frames that wait in a queue, where others may still go ahead of them.
+#[derive(Clone, Debug)]
+pub struct Sealing {
+    sum: Running,
+    /// Bytes of the frame that are still to come.
+    left: usize,
+}
+
+impl FrameEncoder {
+    /// Gives the next number to a laid-out frame of `length` bytes: 8 of head, the payload, 4 of
+    /// checksum. All its parts go through [`Sealing::part`] next, in order.
+    ///
+    /// # Errors
+    /// [`RpcFrameError::Length`]: no frame is that long, or `first` is shorter than its head.
+    pub fn seal(&mut self, length: usize, first: &mut [u8]) -> Result<Sealing, RpcFrameError> {
+        self.number(length, first)?;
+        Ok(Sealing {
+            sum: Running::new(self.checksum),
+            left: length,
+        })
+    }
+
+    /// The same for a frame that lies in one piece, which is quicker.
+    ///
+    /// # Errors
+    /// As for [`FrameEncoder::seal`].
+    pub fn seal_whole(&mut self, frame: &mut [u8]) -> Result<(), RpcFrameError> {
+        self.number(frame.len(), frame)?;
+        if let Some((summed, field)) = frame.split_last_chunk_mut::<CHECKSUM_BYTES>() {
+            *field = self.checksum.of(summed).to_le_bytes();
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, length: usize, first: &mut [u8]) -> Result<(), RpcFrameError> {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let wrong = RpcFrameError::Length { got: length };
+        let (field, rest) = first.split_first_chunk_mut::<4>().ok_or(wrong)?;
+        let seq = rest.first_chunk_mut::<4>().ok_or(wrong)?;
+        if !is_frame_length(length) {
+            return Err(wrong);
+        }
+        *field = length.to_le_bytes();
+        *seq = self.next_seq.to_le_bytes();
+        self.next_seq = self.next_seq.wrapping_add(1);
+        Ok(())
+    }
+}
+
+impl Sealing {
+    /// Takes the next part; true when it was the last, whose final four bytes are the checksum now.
+    /// They must lie in one part.
+    pub fn part(&mut self, part: &mut [u8]) -> bool {
+        debug_assert!(
+            part.len() <= self.left,
+            "more parts than the frame has bytes"
+        );
+        self.left = self.left.saturating_sub(part.len());
+        if self.left > 0 {
+            self.sum.update(part);
+        } else if let Some((summed, field)) = part.split_last_chunk_mut::<CHECKSUM_BYTES>() {
+            self.sum.update(summed);
+            *field = self.sum.finish().to_le_bytes();
+        }
+        self.left == 0
     }
 }
 
@@ -253,6 +324,32 @@ mod tests {
         let fits = FRAME_BYTES_MAX as usize - 12;
         let frame = encoder.frame(&mut run, |out| out.resize(out.len() + fits, 0));
         assert_eq!(frame, Ok(FRAME_BYTES_MAX as usize));
+    }
+
+    #[test]
+    fn frames_sealed_late_are_those_written_at_once() {
+        for bytes in [4, 64, 1_000] {
+            let payload = vec![7; bytes];
+            let want = encode(&[&payload, &payload]);
+            let mut encoder = FrameEncoder::new(SEQ_NONCE, Checksum::Crc32c);
+            let mut got = vec![0; want.len()];
+            let (one, two) = got.split_at_mut(want.len() / 2);
+            for frame in [&mut *one, &mut *two] {
+                let end = frame.len() - 4;
+                frame[8..end].copy_from_slice(&payload);
+            }
+            encoder.seal_whole(one).unwrap();
+            let mut sealing = encoder.seal(two.len(), two).unwrap();
+            let (a, b) = two.split_at_mut(bytes / 2 + 4);
+            assert!(!sealing.part(a));
+            assert!(sealing.part(b));
+            assert_eq!(got, want);
+        }
+        let mut encoder = FrameEncoder::new(0, Checksum::Crc32);
+        assert!(encoder.seal_whole(&mut [0; 12]).is_err());
+        assert!(encoder.seal_whole(&mut [0; 18]).is_err());
+        assert!(encoder.seal(16, &mut [0; 7]).is_err());
+        assert_eq!(encoder.next_seq(), 0);
     }
 
     #[test]
