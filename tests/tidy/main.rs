@@ -98,7 +98,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         place: "shards/src/control/",
         root: "crate",
-        may: &["control", "counters", "proto"],
+        may: &["control", "counters", "me", "proto"],
     },
     Layer {
         place: "shards/src/counters/",

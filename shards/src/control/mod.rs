@@ -7,6 +7,8 @@ mod fingerprints;
 mod observations;
 mod snapshot;
 
+pub use crate::me::{GroupUse, RefillRow, WriterId, WriterRow, WriterState};
+
 pub use self::fingerprints::{FingerprintRow, FingerprintScope, TlsFingerprints};
 pub use self::observations::{Observation, Observations};
 pub use self::snapshot::{

@@ -78,6 +78,14 @@ labels! {
         Timeout = "handshake_timeout",
         /// Unknown DC and the policy refuses.
         UnknownDc = "unknown_dc",
+        /// No ME could be had in time.
+        MeNoWriter = "me_no_writer",
+        /// The ME took no message for too long.
+        MeWriterFull = "me_writer_full",
+        /// A length that cannot be true in a stream towards an ME.
+        MeDesync = "me_desync",
+        /// A frame towards an ME that no client sends.
+        MeBadFrame = "me_bad_frame",
         /// The user's time is over.
         UserExpired = "user_expired",
         /// The user's quota is used up.

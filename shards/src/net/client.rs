@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rand::RngExt;
 
-use super::{dial::Dialing, relay::Relay, shard::Shard};
+use super::{dial::Dialing, me::Middle, relay::Relay, shard::Shard};
 use crate::{
     counters::FailureStage,
     engine::{Buf, Owner, SocketId},
@@ -24,12 +24,15 @@ use crate::{
 ///
 /// ```text
 ///   Handshake ──> Dialing ──> Relay ──> (gone)
+///       │  │ └──> Middle ──> (gone)
 ///       │  └──delay──┐
 ///       └──> Refused └> Answering ──> Handshake
 /// ```
 pub(super) struct Session {
     pub(super) client: SocketId,
     pub(super) from: IpAddr,
+    /// The client's port.
+    pub(super) port: u16,
     pub(super) armed: Armed,
     /// When the present phase is over at the latest. Relays move it lazily.
     pub(super) deadline: Millis,
@@ -52,6 +55,8 @@ pub(super) enum State {
     Dialing(Box<Dialing>),
     /// Bytes go both ways.
     Relay(Box<Relay>),
+    /// Messages go both ways, through an ME.
+    Middle(Box<Middle>),
 }
 
 /// What one receive of a client that is not known yet takes, where there are rates.
@@ -63,7 +68,11 @@ impl State {
         match self {
             Self::Relay(relay) => Some(relay),
             Self::Dialing(dialing) => Some(dialing.relay_mut()),
-            Self::Handshake(_) | Self::Answering(_) | Self::Refused | Self::Closing => None,
+            Self::Handshake(_)
+            | Self::Answering(_)
+            | Self::Refused
+            | Self::Closing
+            | Self::Middle(_) => None,
         }
     }
 
@@ -80,6 +89,8 @@ pub(super) enum Side {
     Dc,
     /// A connect of the health probes; the key is the probe's.
     Probe,
+    /// A connection to an ME; the key is the link's.
+    Me,
 }
 
 /// Packs a session key and a side for the engine.
@@ -88,6 +99,7 @@ pub(super) fn owner(key: u32, side: Side) -> Owner {
         Side::Client => 0,
         Side::Dc => 1,
         Side::Probe => 2,
+        Side::Me => 3,
     };
     Owner(u64::from(key) << 2 | side)
 }
@@ -97,7 +109,8 @@ pub(super) fn unpack(owner: Owner) -> (u32, Side) {
     let side = match owner.0 & 3 {
         0 => Side::Client,
         1 => Side::Dc,
-        _ => Side::Probe,
+        2 => Side::Probe,
+        _ => Side::Me,
     };
     ((owner.0 >> 2) as u32, side)
 }
@@ -106,7 +119,8 @@ impl Shard {
     /// Takes in a new client.
     pub(super) fn accepted(&mut self, socket: SocketId) {
         self.totals.core.connections_total += 1;
-        if self.sessions.len() >= self.settings.plane.connections_max {
+        let places = self.settings.plane.connections_max;
+        if self.sessions.len() >= places && !self.middle_make_room() {
             self.totals.core.accept_overflow_total += 1;
             self.engine.close(socket);
             return;
@@ -129,6 +143,7 @@ impl Shard {
         let key = self.sessions.insert(Session {
             client: socket,
             from: peer.ip().to_canonical(),
+            port: peer.port(),
             armed: Armed::default(),
             deadline,
             hold: None,
@@ -166,7 +181,11 @@ impl Shard {
                 self.set_deadline(key, deadline);
                 return self.refuse(key, Refusal::TlsMalformed(HelloError::Trailing { extra }));
             }
-            State::Refused | State::Closing | State::Dialing(_) | State::Relay(_) => return,
+            State::Refused
+            | State::Closing
+            | State::Dialing(_)
+            | State::Relay(_)
+            | State::Middle(_) => return,
         };
         let first = !handshake.has_bytes();
         let mut handshake = std::mem::take(handshake);
@@ -316,7 +335,11 @@ impl Shard {
         self.watch_expiry(expires_at);
         self.sources.open(user, from, self.now);
         self.totals.core.sessions_current += 1;
-        self.dial(key, accepted, meter);
+        if self.goes_to_me() {
+            self.serve_middle(key, accepted, meter);
+        } else {
+            self.dial(key, accepted, meter);
+        }
     }
 
     fn set_state(&mut self, key: u32, state: State) {
@@ -330,8 +353,14 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
-        if let State::Relay(_) = session.state {
-            return self.relay_expired(key);
+        match session.state {
+            State::Relay(_) => return self.relay_expired(key),
+            State::Middle(_) => return self.middle_expired(key),
+            State::Handshake(_)
+            | State::Answering(_)
+            | State::Refused
+            | State::Closing
+            | State::Dialing(_) => {}
         }
         if session.deadline > self.now {
             return self.rearm(key);
@@ -355,7 +384,9 @@ impl Shard {
                 session.state = State::Dialing(dialing);
                 self.dial_expired(key);
             }
-            State::Refused | State::Closing | State::Relay(_) => self.remove(key),
+            State::Refused | State::Closing | State::Relay(_) | State::Middle(_) => {
+                self.remove(key);
+            }
         }
     }
 
@@ -390,6 +421,8 @@ impl Shard {
             }
             State::Refused | State::Closing => self.remove(key),
             State::Dialing(dialing) if !broken => dialing.client_ended = true,
+            State::Middle(_) if broken => self.middle_client_broke(key),
+            State::Middle(_) => self.middle_client_ended(key),
             State::Dialing(_) | State::Relay(_) => self.end(key, SessionEnd::Done),
         }
     }

@@ -6,6 +6,7 @@ mod control;
 mod dial;
 mod expiry;
 mod mailbox;
+mod me;
 mod pace;
 mod probing;
 mod relay;

@@ -13,20 +13,18 @@ use crate::policy::meter::Direction;
 impl Shard {
     /// Stops reading the side that is ahead, until the time noted in its flow.
     pub(super) fn hold_back(&mut self, key: u32, side: Side) {
-        let Some(Session {
-            client,
-            state: State::Relay(relay),
-            ..
-        }) = self.sessions.get_mut(key as usize)
-        else {
+        let Some(Session { client, state, .. }) = self.sessions.get_mut(key as usize) else {
             return;
         };
-        let (source, until) = match side {
-            Side::Client => (*client, relay.up.until),
-            Side::Dc | Side::Probe => (relay.dc, relay.down.until),
+        let (source, until, pace) = match (state, side) {
+            (State::Relay(relay), Side::Client) => (*client, relay.up.until, &mut relay.pace),
+            (State::Relay(relay), _) => (relay.dc, relay.down.until, &mut relay.pace),
+            // What an ME sends for a client waits in the client's queue.
+            (State::Middle(middle), _) => (*client, middle.up_until(), &mut middle.pace),
+            _ => return,
         };
         if let Some(until) = until {
-            self.paces.arm(&mut relay.pace, key, until);
+            self.paces.arm(pace, key, until);
             self.engine.pause(source);
         }
     }
@@ -34,13 +32,12 @@ impl Shard {
     /// Reads again what is paid for.
     pub(super) fn run_paces(&mut self) {
         while let Some((at, key)) = self.paces.pop(self.now) {
-            let Some(Session {
-                client,
-                state: State::Relay(relay),
-                ..
-            }) = self.sessions.get_mut(key as usize)
-            else {
+            let Some(Session { client, state, .. }) = self.sessions.get_mut(key as usize) else {
+                continue;
+            };
+            let State::Relay(relay) = state else {
                 // Gone, or still without its DC: then the relay starts with what is noted.
+                self.middle_paid(key, at);
                 continue;
             };
             if !relay.pace.spend(at) {
@@ -66,6 +63,11 @@ impl Shard {
         let relay = match &session.state {
             State::Relay(relay) => relay,
             State::Dialing(dialing) => dialing.relay(),
+            State::Middle(middle) => {
+                let up = middle.meter.as_ref();
+                let up = up.and_then(|meter| meter.receive_bytes_max(Direction::Up));
+                return self.engine.limit_receives(session.client, up);
+            }
             State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => return,
         };
         let of = |direction| relay.meter.as_ref()?.receive_bytes_max(direction);

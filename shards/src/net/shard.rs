@@ -11,13 +11,14 @@ use std::{
 
 use async_channel::Sender;
 use glommio::io::PollableFd;
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use slab::Slab;
 
 use super::{
     client::{Session, Side, State, owner, unpack},
     control::Applied,
     mailbox::{Inbox, Order, Question},
+    me::Me,
     probing::Probing,
     sources::Sources,
     tally::{Switch, Totals},
@@ -30,7 +31,7 @@ use crate::{
         Millis,
         end::SessionEnd,
         fingerprints::Fingerprints,
-        me::{plan::Plan, report::Report},
+        me::{pool::Place, report::Report},
         nets::NetTable,
         observations::Observed,
         replay::ReplayStore,
@@ -70,6 +71,8 @@ pub(super) struct Shard {
     pub(super) rng: StdRng,
     pub(super) keys: KeyPool,
     pub(super) now: Millis,
+    /// The same in microseconds.
+    pub(super) now_us: u64,
     pub(super) now_unix: u64,
     started: Instant,
     timers: Timers,
@@ -77,15 +80,18 @@ pub(super) struct Shard {
     pub(super) paces: Timers,
     /// When the time of a user with sessions here is over, Unix seconds.
     pub(super) next_expiry: Option<u64>,
-    timer_set: Option<Millis>,
-    listeners: Vec<SocketId>,
+    /// When the ring's timer fires, microseconds.
+    timer_set: Option<u64>,
+    pub(super) listeners: Vec<SocketId>,
+    /// The port of all listeners, if they have one.
+    listener_port: Option<u16>,
+    /// New clients are let in, as far as the route says.
+    pub(super) doors_open: bool,
     /// Listeners that ran out of descriptors, and when they are tried again.
     resting: Vec<(SocketId, Millis)>,
     inbox: Inbox,
-    /// What the supervisor of middle proxies said last.
-    pub(super) me_plan: Option<Arc<Plan>>,
-    /// Where reports about middle proxies go.
-    pub(super) me_report: Option<Sender<Report>>,
+    /// Set when sessions may go through middle proxies.
+    pub(super) me: Option<Box<Me>>,
     /// Set while draining: when the rest is closed.
     drain_until: Option<Millis>,
     stopping: bool,
@@ -120,6 +126,21 @@ impl Shard {
         let users = parts.users.len();
         let mut rng: StdRng = rand::make_rng();
         let keys = KeyPool::new(&mut rng);
+        let place = Place {
+            shard: parts.index,
+            shards: parts.settings.plane.cores.len(),
+            seed: rng.random(),
+        };
+        let now = Millis(u64::try_from(parts.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let me = parts.settings.me.clone().zip(parts.report);
+        let me = me.map(|(setup, report)| Box::new(Me::new(setup, report, place, now)));
+        let ports = listeners.iter().filter_map(|id| engine.local_addr(*id));
+        let mut ports: Vec<u16> = ports.map(|addr| addr.port()).collect();
+        ports.dedup();
+        let listener_port = match ports.as_slice() {
+            [port] => Some(*port),
+            _ => None,
+        };
         let mut shard = Self {
             index: parts.index,
             probing: Probing::new(&parts.settings, parts.index),
@@ -146,24 +167,34 @@ impl Shard {
             rng: StdRng::from_rng(&mut rng),
             keys,
             now: Millis(0),
+            now_us: 0,
             now_unix: 0,
             started: parts.started,
             timers: Timers::default(),
             paces: Timers::default(),
             next_expiry: None,
             timer_set: None,
+            listener_port,
+            doors_open: true,
             listeners,
             resting: Vec::new(),
             inbox,
-            me_plan: None,
-            me_report: parts.report,
+            me,
             drain_until: None,
             stopping: false,
         };
         shard.tell_time();
         let counted = shard.counted();
         shard.telemetry.set(shard.hot.telemetry.core, &counted);
+        shard.me_settings();
+        shard.follow_route();
         shard
+    }
+
+    /// The port that took this client.
+    pub(super) fn port_of(&self, client: SocketId) -> u16 {
+        let own = || self.engine.local_addr(client).map(|addr| addr.port());
+        self.listener_port.or_else(own).unwrap_or(0)
     }
 
     /// Runs until the shard is told to stop and has nothing left to do.
@@ -188,6 +219,8 @@ impl Shard {
                 self.handle(event);
             }
             self.run_timers();
+            self.me_turn_ends();
+            self.set_next_timer();
             if self.is_done() {
                 return Ok(());
             }
@@ -209,7 +242,8 @@ impl Shard {
     }
 
     fn tell_time(&mut self) {
-        self.now = Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        (self.now, self.now_us) = (Millis(us / 1_000), us);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         self.now_unix = unix.map_or(0, |since| since.as_secs());
     }
@@ -219,21 +253,25 @@ impl Shard {
             Event::Received { owner, buf } => match unpack(owner) {
                 (key, Side::Dc) => self.relay_down(key, buf),
                 (key, Side::Client) => self.client_bytes(key, buf),
+                (key, Side::Me) => self.me_bytes(key, buf),
                 (_, Side::Probe) => drop(buf),
             },
             Event::Accepted { socket } => self.accepted(socket),
             Event::AcceptFailed { listener, errno } => self.rest(listener, errno),
             Event::Connected { owner, socket } => match unpack(owner) {
                 (key, Side::Probe) => self.probe_answered(key, socket),
+                (key, Side::Me) => self.me_connected(key, socket),
                 (key, _) => self.dc_connected(key, socket),
             },
             Event::ConnectFailed { owner, errno } => match unpack(owner) {
                 (key, Side::Probe) => self.probe_failed(key),
+                (key, Side::Me) => self.me_refused(key, errno),
                 (key, _) => self.dc_refused(key, errno),
             },
             Event::Ended { owner } => match unpack(owner) {
                 (key, Side::Client) => self.client_eof(key),
                 (key, Side::Dc) => self.dc_ended(key),
+                (key, Side::Me) => self.me_ended(key),
                 (_, Side::Probe) => {}
             },
             Event::Failed { owner, errno } => {
@@ -242,16 +280,25 @@ impl Shard {
                 match side {
                     Side::Client => self.client_left(key, true),
                     Side::Dc => self.dc_failed(key),
+                    Side::Me => self.me_broke(key),
                     Side::Probe => {}
                 }
             }
             Event::Writable { owner } => {
                 let (key, side) = unpack(owner);
-                self.writable(key, side);
+                match (side, self.is_middle(key)) {
+                    (Side::Me, _) => self.me_writable(key),
+                    (Side::Client, true) => self.middle_writable(key),
+                    (Side::Client | Side::Dc | Side::Probe, _) => self.writable(key, side),
+                }
             }
             Event::Finished { owner } => {
                 let (key, side) = unpack(owner);
-                self.finished(key, side);
+                match (side, self.is_middle(key)) {
+                    (Side::Me, _) => self.me_finished(key),
+                    (Side::Client, true) => self.middle_finished(key),
+                    (Side::Client | Side::Dc | Side::Probe, _) => self.finished(key, side),
+                }
             }
             Event::Timer => self.timer_set = None,
             Event::Doorbell => self.read_mail(),
@@ -265,10 +312,17 @@ impl Shard {
             .map(|session| &session.state)
         {
             Some(State::Relay(_)) => self.relay_up(key, buf),
+            Some(State::Middle(_)) => self.middle_up(key, buf),
             Some(State::Dialing(_)) => self.dialing_bytes(key, buf),
             Some(_) => self.handshake_bytes(key, buf),
             None => {}
         }
+    }
+
+    fn is_middle(&self, key: u32) -> bool {
+        self.sessions
+            .get(key as usize)
+            .is_some_and(|session| matches!(session.state, State::Middle(_)))
     }
 
     fn client_eof(&mut self, key: u32) {
@@ -312,11 +366,11 @@ impl Shard {
         self.run_paces();
         self.run_expiry();
         self.run_probes();
+        self.me_timers();
         self.wake_listeners();
         if self.drain_until.is_some_and(|until| until <= self.now) {
             self.close_all();
         }
-        self.set_next_timer();
     }
 
     /// Connections that are gone leave their entry behind: under churn these would be most.
@@ -341,15 +395,18 @@ impl Shard {
             resting,
             self.drain_until,
             self.probing.next(),
+            self.me_deadline(),
         ];
-        let Some(next) = candidates.into_iter().flatten().min() else {
+        let next = candidates.into_iter().flatten().min();
+        // At least a millisecond: the clock here is cut to whole ones.
+        let next = next.map(|at| self.now_us + at.since(self.now).max(1) * 1_000);
+        let Some(next) = next.into_iter().chain(self.next_hold_us()).min() else {
             return;
         };
         if self.timer_set.is_none_or(|set| set > next) {
             self.timer_set = Some(next);
-            // At least a millisecond: the clock here is cut to whole ones.
-            self.engine
-                .set_timer(Duration::from_millis(next.since(self.now).max(1)));
+            let delay = next.saturating_sub(self.now_us).max(1);
+            self.engine.set_timer(Duration::from_micros(delay));
         }
     }
 
@@ -365,11 +422,11 @@ impl Shard {
     }
 
     fn wake_listeners(&mut self) {
-        let now = self.now;
+        let (now, open) = (self.now, self.doors_open);
         let engine = &mut self.engine;
         self.resting.retain(|(listener, at)| {
             let due = *at <= now;
-            if due {
+            if due && open {
                 engine.accept(*listener);
             }
             !due
@@ -380,7 +437,7 @@ impl Shard {
         while let Some(order) = self.inbox.order() {
             match order {
                 Order::Update(update) => self.update(&update),
-                Order::Me(plan) => self.me_plan = Some(plan),
+                Order::Me(plan) => self.me_plan(&plan),
                 Order::Drain => self.drain(),
                 Order::Stop => self.close_all(),
             }
@@ -416,8 +473,13 @@ impl Shard {
         }
     }
 
-    fn is_done(&self) -> bool {
-        self.stopping || (self.drain_until.is_some() && self.sessions.is_empty())
+    /// All that was to be done is done; what MEs are still to be told is sent first.
+    fn is_done(&mut self) -> bool {
+        let over = self.stopping || (self.drain_until.is_some() && self.sessions.is_empty());
+        if over {
+            self.me_shut_down();
+        }
+        over && self.me_is_done()
     }
 
     /// Counts the end and closes both sockets.
@@ -428,14 +490,15 @@ impl Shard {
 
     /// Closes what a session holds and forgets it.
     pub(super) fn remove(&mut self, key: u32) {
-        let Some(session) = self.sessions.try_remove(key as usize) else {
+        let Some(mut session) = self.sessions.try_remove(key as usize) else {
             return;
         };
         self.engine.close(session.client);
         self.totals.core.connections_current -= 1;
-        match &session.state {
+        match std::mem::replace(&mut session.state, State::Closing) {
             State::Relay(relay) => self.engine.close(relay.dc),
             State::Dialing(dialing) => self.engine.close(dialing.socket()),
+            State::Middle(middle) => self.middle_gone(key, middle),
             State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => {}
         }
         let Some(hold) = session.hold else { return };
@@ -451,7 +514,7 @@ impl Shard {
 
     /// New clients are let in.
     pub(super) fn is_accepting(&self) -> bool {
-        !self.listeners.is_empty()
+        !self.listeners.is_empty() && self.doors_open
     }
 
     /// A probe's owner key for the engine.

@@ -120,7 +120,7 @@ impl Shard {
     pub(super) fn snapshot(&mut self) -> ShardSnapshot {
         let now = self.counted();
         let shown = self.telemetry.shown(&now);
-        ShardSnapshot {
+        let mut snapshot = ShardSnapshot {
             shard: self.index,
             core: CoreCounters {
                 connections_current: now.core.connections_current,
@@ -135,8 +135,11 @@ impl Shard {
             user_ips: self.sources.rows(self.now, self.hot.addresses.window),
             upstreams: vec![self.upstream.row(self.now)],
             accepting: self.is_accepting(),
+            sessions_direct: now.core.sessions_current,
             ..ShardSnapshot::default()
-        }
+        };
+        self.me_snapshot(&mut snapshot);
+        snapshot
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{control::Update, shard::Shard};
+use super::{client::State, control::Update, shard::Shard};
 use crate::policy::{
     end::SessionEnd,
     meter::{Direction, Flow, Meter},
@@ -75,6 +75,14 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
+        if let (Some(hold), State::Middle(_)) = (&mut session.hold, &session.state) {
+            let Some(row) = self.users.row(hold.user) else {
+                return;
+            };
+            hold.follow(row, &self.hot.addresses, self.now);
+            let meter = Meter::new(row, &self.nets, session.from);
+            return self.middle_meter(key, meter);
+        }
         let (Some(hold), Some(relay)) = (&mut session.hold, session.state.relay_mut()) else {
             return;
         };

@@ -34,6 +34,22 @@ pub(crate) enum SessionEnd {
     Expired,
     /// Its bytes do not fit its user's quota.
     Quota,
+    /// No ME could be had for it in time.
+    NoWriter,
+    /// Its ME took no message of it for too long.
+    WriterFull,
+    /// Its ME is lost, and it could not go to another one.
+    WriterLost,
+    /// It took too little of what its ME had for it.
+    QueueFull,
+    /// Its stream is out of step: a length that cannot be true.
+    Desync,
+    /// Its stream has a frame that no client of ours sends.
+    BadFrame,
+    /// A message that no connection to an ME takes.
+    MessageTooLong,
+    /// Its ME sent an answer that is no message.
+    BadAnswer,
     /// The process is going down.
     Shutdown,
     /// An invariant was broken; counted, never expected.
@@ -92,7 +108,14 @@ impl SessionEnd {
             Self::FirstByteTimeout | Self::HandshakeTimeout { .. } => Some(BadClass::Timeout),
             Self::Refused(refusal) => Some(refusal.bad_class()),
             Self::UnknownDc => Some(BadClass::UnknownDc),
-            Self::DcUnreachable
+            Self::NoWriter => Some(BadClass::MeNoWriter),
+            Self::WriterFull => Some(BadClass::MeWriterFull),
+            Self::Desync => Some(BadClass::MeDesync),
+            Self::BadFrame | Self::MessageTooLong => Some(BadClass::MeBadFrame),
+            Self::WriterLost
+            | Self::QueueFull
+            | Self::BadAnswer
+            | Self::DcUnreachable
             | Self::Done
             | Self::Idle
             | Self::Removed
@@ -122,6 +145,14 @@ impl SessionEnd {
             Self::HandshakeTimeout { stage } => Some((FailureClass::Timeout, stage)),
             Self::Refused(refusal) => Some(refusal.failure()),
             Self::FirstByteTimeout
+            | Self::NoWriter
+            | Self::WriterFull
+            | Self::WriterLost
+            | Self::QueueFull
+            | Self::Desync
+            | Self::BadFrame
+            | Self::MessageTooLong
+            | Self::BadAnswer
             | Self::DcUnreachable
             | Self::UnknownDc
             | Self::Done

@@ -119,6 +119,32 @@ impl Gauge {
         }
     }
 
+    /// Uses so many bytes of the quota for an answer: it fits as long as no more than `overshoot`
+    /// bytes are beyond the quota with it, and one that begins within the quota is used whole.
+    pub(crate) fn use_for_answer(&self, bytes: u64, quota: u64, overshoot: u64) -> AnswerFits {
+        let mut used = self.used_bytes.load(Ordering::Relaxed);
+        loop {
+            let next = used.saturating_add(bytes);
+            let fits = if next <= quota.saturating_add(overshoot) {
+                AnswerFits::Yes
+            } else if used < quota {
+                AnswerFits::AsTheLast
+            } else {
+                return AnswerFits::No;
+            };
+            let swapped = self.used_bytes.compare_exchange_weak(
+                used,
+                next,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match swapped {
+                Ok(_) => return fits,
+                Err(seen) => used = seen,
+            }
+        }
+    }
+
     /// Quota used.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
@@ -128,6 +154,17 @@ impl Gauge {
     pub(crate) fn reset_quota(&self) -> u64 {
         self.used_bytes.swap(0, Ordering::Relaxed)
     }
+}
+
+/// Whether an answer may still be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerFits {
+    /// It may.
+    Yes,
+    /// It may, and nothing after it.
+    AsTheLast,
+    /// It may not.
+    No,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Millis,
-    limits::Gauge,
+    limits::{AnswerFits, Gauge},
     nets::{NetShare, NetTable},
     rates::receive_bytes_max,
     users::Row,
@@ -29,6 +29,19 @@ pub(crate) struct Meter {
     quota_bytes: Option<u64>,
     rate: RateSettings,
     net: Option<NetShare>,
+}
+
+/// What becomes of an answer of an ME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChargedDown {
+    /// It is written.
+    Pass,
+    /// It is written when its time has come, as all that is queued with it.
+    Pause(Millis),
+    /// It is written, and the session ends: it went beyond what the quota allows.
+    Last,
+    /// It is not written: nothing of the quota is left.
+    Spent,
 }
 
 /// What becomes of bytes that have come.
@@ -65,6 +78,27 @@ impl Meter {
         {
             return Charged::Spent;
         }
+        self.charge_rates(direction, bytes, now)
+    }
+
+    /// Charges an answer of an ME before it is written.
+    ///
+    /// Source: middle-proxy.md 21.3.
+    pub(crate) fn charge_answer(&self, bytes: usize, overshoot: u64, now: Millis) -> ChargedDown {
+        let fits = self.quota_bytes.map_or(AnswerFits::Yes, |quota| {
+            self.gauge.use_for_answer(bytes as u64, quota, overshoot)
+        });
+        match fits {
+            AnswerFits::No => ChargedDown::Spent,
+            AnswerFits::AsTheLast => ChargedDown::Last,
+            AnswerFits::Yes => match self.charge_rates(Direction::Down, bytes, now) {
+                Charged::Pass | Charged::Spent => ChargedDown::Pass,
+                Charged::Pause(until) => ChargedDown::Pause(until),
+            },
+        }
+    }
+
+    fn charge_rates(&self, direction: Direction, bytes: usize, now: Millis) -> Charged {
         let own = direction.of(self.rate);
         let own = (own > 0).then(|| {
             let bucket = self.gauge.rates.bucket(direction);

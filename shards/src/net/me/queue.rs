@@ -1,0 +1,292 @@
+//! What waits to be sent to one ME: frames laid out in blocks, numbered and encrypted when their
+//! turn comes.
+//!
+//! ```text
+//!   message, note ──> segments ──next──> sealed, padded block ──> encryptor ──> socket
+//!   ping, pong ─────> ahead ─────┘
+//! ```
+//!
+//! Small messages are copied once, behind one another. A large one that arrived in parts is queued
+//! in the blocks it was collected in, which were laid out for that: every part but the last is
+//! whole cipher blocks. Pings go ahead of all that is not sealed yet; a CLOSE_CONN keeps its place
+//! behind its client's messages.
+//!
+//! Source: middle-proxy.md 6 and 20.
+
+use std::collections::VecDeque;
+
+use super::head::Head;
+use crate::{
+    engine::{Block, Blocks},
+    proto::middle::{
+        frame::{FrameEncoder, Sealing, pad_run},
+        ops::Note,
+    },
+};
+
+/// Frames for one ME.
+pub(super) struct SendQueue {
+    blocks: Blocks,
+    segments: VecDeque<Segment>,
+    /// Frames that go before the segments.
+    ahead: Option<Block>,
+    /// Set while the parts of a frame are handed out.
+    sealing: Option<Sealing>,
+    frames: usize,
+    bytes: usize,
+    /// Bytes of all frames queued so far, and of those handed out: places in the stream without
+    /// what [`SendQueue::next`] adds.
+    queued_to: u64,
+    sealed_to: u64,
+}
+
+/// A block of the queue.
+struct Segment {
+    block: Block,
+    content: Content,
+}
+
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// Whole frames, so many.
+    Frames(usize),
+    /// The first part of a frame of so many bytes.
+    First(usize),
+    /// A further part.
+    Part,
+}
+
+/// Bytes around a payload: length, number, checksum.
+const AROUND: usize = 12;
+/// Where a frame's payload begins.
+pub(super) const FRAME_HEAD: usize = 8;
+const CHECKSUM: usize = 4;
+/// Most that padding adds to a block.
+pub(super) const PADDING: usize = 12;
+/// The first block of a quiet writer, and the blocks of a busy one.
+const RUN_BYTES: [usize; 2] = [4 << 10, 64 << 10];
+
+impl SendQueue {
+    pub(super) fn new(blocks: Blocks) -> Self {
+        Self {
+            blocks,
+            segments: VecDeque::new(),
+            ahead: None,
+            sealing: None,
+            frames: 0,
+            bytes: 0,
+            queued_to: 0,
+            sealed_to: 0,
+        }
+    }
+
+    /// Frames that wait.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Bytes of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where the frame queued last ends.
+    pub(super) fn queued_to(&self) -> u64 {
+        self.queued_to
+    }
+
+    /// Where the frame handed out last ends; between is what waits.
+    pub(super) fn sealed_to(&self) -> u64 {
+        self.sealed_to
+    }
+
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.ahead.is_none()
+    }
+
+    /// Queues a client's message, which is copied: a multiple of four bytes.
+    pub(super) fn message(&mut self, head: &Head, flags: u32, payload: &[u8]) {
+        let length = head.len() + payload.len() + AROUND;
+        let run = self.run(length);
+        frame_head(length, run);
+        head.write(flags, run);
+        run.extend_from_slice(payload);
+        run.extend_from_slice(&[0; CHECKSUM]);
+        self.count(length);
+    }
+
+    /// Queues a note behind all messages.
+    pub(super) fn note(&mut self, note: Note) {
+        let run = self.run(NOTE_BYTES);
+        write_note(note, run);
+        self.count(NOTE_BYTES);
+    }
+
+    /// Queues a note ahead of all that is not sealed yet.
+    pub(super) fn note_ahead(&mut self, note: Note) {
+        let blocks = &self.blocks;
+        let ahead = self.ahead.get_or_insert_with(|| blocks.take(NOTE_BYTES));
+        write_note(note, ahead);
+    }
+
+    /// Queues a message collected in blocks, as [`Part`]s say. `parts` is left empty.
+    pub(super) fn parts(&mut self, parts: &mut Vec<Block>) {
+        let length = parts.iter().map(|part| part.len()).sum();
+        let mut content = Content::First(length);
+        for block in parts.drain(..) {
+            self.segments.push_back(Segment { block, content });
+            content = Content::Part;
+        }
+        self.count(length);
+    }
+
+    /// The next block, sealed and padded; encrypt it and send it, in this order.
+    pub(super) fn next(&mut self, encoder: &mut FrameEncoder) -> Option<Block> {
+        if self.sealing.is_none()
+            && let Some(mut ahead) = self.ahead.take()
+        {
+            seal_all(encoder, &mut ahead);
+            pad_run(&mut ahead, 0);
+            return Some(ahead);
+        }
+        let Segment { mut block, content } = self.segments.pop_front()?;
+        match content {
+            Content::Frames(frames) => {
+                self.frames -= frames;
+                self.forget(block.len());
+                seal_all(encoder, &mut block);
+            }
+            Content::First(length) => {
+                self.frames -= 1;
+                self.forget(block.len());
+                let sealing = encoder.seal(length, &mut block);
+                debug_assert!(sealing.is_ok(), "a message that is no frame");
+                self.sealing = sealing.ok();
+                self.seal_part(&mut block);
+            }
+            Content::Part => {
+                self.forget(block.len());
+                self.seal_part(&mut block);
+            }
+        }
+        pad_run(&mut block, 0);
+        Some(block)
+    }
+
+    fn seal_part(&mut self, part: &mut [u8]) {
+        if let Some(sealing) = &mut self.sealing
+            && sealing.part(part)
+        {
+            self.sealing = None;
+        }
+    }
+
+    fn forget(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.sealed_to += bytes as u64;
+    }
+
+    fn count(&mut self, length: usize) {
+        self.frames += 1;
+        self.bytes += length;
+        self.queued_to += length as u64;
+    }
+
+    /// A block with room for a frame of so many bytes and the padding behind it; counts the frame
+    /// as one of its own.
+    fn run(&mut self, length: usize) -> &mut Block {
+        let open = self.segments.back_mut().is_some_and(|segment| {
+            let fits = segment.block.room() >= length + PADDING;
+            match &mut segment.content {
+                Content::Frames(frames) if fits => {
+                    *frames += 1;
+                    true
+                }
+                Content::Frames(_) | Content::First(_) | Content::Part => false,
+            }
+        });
+        if !open {
+            let [quiet, busy] = RUN_BYTES;
+            let least = if self.segments.is_empty() {
+                quiet
+            } else {
+                busy
+            };
+            let block = self.blocks.take(least.max(length + PADDING));
+            self.segments.push_back(Segment {
+                block,
+                content: Content::Frames(1),
+            });
+        }
+        let last = self.segments.len() - 1;
+        &mut self.segments[last].block
+    }
+}
+
+/// Where the next bytes of a message go that is collected in blocks.
+///
+/// The first block begins with room for the frame's head and the message's; every block but the
+/// last is full, and whole cipher blocks; the last has room for checksum and padding.
+pub(super) struct Part;
+
+impl Part {
+    /// Bytes of a full block.
+    pub(super) const BYTES: usize = 64 << 10;
+
+    /// Appends `bytes` of a message of which `left` bytes are missing, `bytes` among them.
+    pub(super) fn append(parts: &mut Vec<Block>, blocks: &Blocks, bytes: &[u8], left: usize) {
+        let (mut rest, mut left) = (bytes, left);
+        while !rest.is_empty() {
+            let full = parts.last().is_none_or(|part| part.len() >= Self::BYTES);
+            if full {
+                parts.push(blocks.take((left + CHECKSUM + PADDING).min(Self::BYTES)));
+            }
+            let Some(part) = parts.last_mut() else { return };
+            let (now, later) = rest.split_at(rest.len().min(Self::BYTES - part.len()));
+            part.extend_from_slice(now);
+            left = left.saturating_sub(now.len());
+            rest = later;
+        }
+    }
+
+    /// Appends the place of the checksum.
+    pub(super) fn close(parts: &mut Vec<Block>, blocks: &Blocks) {
+        // All is words, so what is not full has room for one, and for the padding to a block.
+        if parts.last().is_none_or(|part| part.len() >= Self::BYTES) {
+            parts.push(blocks.take(CHECKSUM + PADDING));
+        }
+        if let Some(part) = parts.last_mut() {
+            part.extend_from_slice(&[0; CHECKSUM]);
+        }
+    }
+}
+
+/// Numbers the frames that lie one behind the other.
+fn seal_all(encoder: &mut FrameEncoder, run: &mut [u8]) {
+    let mut rest = run;
+    while let Some(field) = rest.first_chunk::<4>() {
+        let length = u32::from_le_bytes(*field) as usize;
+        let Some((frame, behind)) = std::mem::take(&mut rest).split_at_mut_checked(length) else {
+            debug_assert!(false, "a frame without its length");
+            return;
+        };
+        let sealed = encoder.seal_whole(frame);
+        debug_assert!(sealed.is_ok(), "laid out as a frame");
+        rest = behind;
+    }
+}
+
+fn frame_head(length: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+    out.extend_from_slice(&[0; FRAME_HEAD - 4]);
+}
+
+fn write_note(note: Note, out: &mut Vec<u8>) {
+    frame_head(NOTE_BYTES, out);
+    note.write(out);
+    out.extend_from_slice(&[0; CHECKSUM]);
+}
+
+const NOTE_BYTES: usize = 12 + AROUND;
