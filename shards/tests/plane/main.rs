@@ -6,7 +6,9 @@
 )]
 
 mod ends;
+mod fake_me;
 mod limits;
+mod middle;
 mod places;
 mod quotas;
 mod rates;

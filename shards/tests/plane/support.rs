@@ -12,6 +12,7 @@ use shards::{
     Control, Mailbox, Plane,
     control::{Command, ShardSnapshot, merge_snapshots},
     counters::UserCounters,
+    me::Plan,
     proto::{dc::DcTable, secret::Secret},
     settings::{
         BufferSettings, HotSettings, ListenerSettings, Modes, Parking, PlaneSettings, RateSettings,
@@ -62,6 +63,15 @@ impl Proxy {
             addr: plane.addrs()[0],
             plane: Some(plane),
         }
+    }
+
+    /// Gives every shard another plan.
+    pub(crate) fn post(&self, plan: &Plan) {
+        let plane = self.plane.as_ref().expect("it runs");
+        plane
+            .me_link()
+            .expect("it may use MEs")
+            .post(&Arc::new(plan.clone()));
     }
 
     /// Users and hot settings.

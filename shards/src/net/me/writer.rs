@@ -332,7 +332,7 @@ impl Shard {
         let counted = me.counted(self.engine.blocks().shrunk());
         (snapshot.me, snapshot.pool) = me.switch.shown(&counted);
         snapshot.desync = me.desync.counters;
-        let report = me.pool.snapshot(self.now);
+        let report = me.pool.snapshot();
         snapshot.writers = report.writers;
         snapshot.me_groups = report.groups;
         snapshot.refills = report.refills;
