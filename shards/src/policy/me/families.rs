@@ -55,6 +55,8 @@ struct Family {
     suppressed_until: Option<Millis>,
     fail_streak: u32,
     recover_streak: u32,
+    /// Since when it is in use.
+    used_since: Option<Millis>,
 }
 
 impl Families {
@@ -98,9 +100,25 @@ impl Families {
         self.of.iter().filter_map(running).min()
     }
 
+    /// Which families are in use from now on.
+    pub(crate) fn set_in_use(&mut self, in_use: [bool; 2], now: Millis) {
+        for (family, used) in self.of.iter_mut().zip(in_use) {
+            family.used_since = used.then_some(family.used_since.unwrap_or(now));
+        }
+    }
+
     /// The result of a health tick for a family in use. Returns the new state if it changed.
+    ///
+    /// One that has just come into use has no writers yet, and is not called bad for it [ours]: a
+    /// suppressed one would never return.
     pub(crate) fn tick(&mut self, ipv6: bool, bad: bool, now: Millis) -> Option<FamilyState> {
         let family = &mut self.of[usize::from(ipv6)];
+        let new = family
+            .used_since
+            .is_none_or(|since| since.after(ARRIVAL) > now);
+        if bad && new {
+            return None;
+        }
         let before = family.state;
         family.tick(bad, now);
         if family.state == before {
@@ -173,4 +191,106 @@ fn enabled(settings: &FamilySettings) -> [bool; 2] {
 
 const FAILS_TO_SUPPRESS: u32 = 5;
 const GOODS_TO_RECOVER: u32 = 2;
+/// Enough for a round of fast dials after a tick.
+const ARRIVAL: Duration = Duration::from_secs(5);
 const SUPPRESSION: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(multipath: bool) -> FamilySettings {
+        FamilySettings {
+            ipv6: true,
+            multipath,
+            ..FamilySettings::default()
+        }
+    }
+
+    /// Ticks of one second: `b`ad and `g`ood.
+    fn after(ticks: &str) -> (Families, FamilyStatus) {
+        let mut families = Families::default();
+        families.set_in_use([true, true], Millis(0));
+        for (at, tick) in ticks.chars().enumerate() {
+            families.tick(false, tick == 'b', Millis(10_000 + at as u64 * 1_000));
+        }
+        let status = families.status([true, false])[0];
+        (families, status)
+    }
+
+    #[test]
+    fn states_follow_the_table() {
+        use FamilyState::{Degraded, Healthy, Recovering, Suppressed};
+        for (ticks, state, fails, goods) in [
+            ("", Healthy, 0, 0),
+            ("ggg", Healthy, 0, 0),
+            ("b", Degraded, 1, 0),
+            ("bbbb", Degraded, 4, 0),
+            ("bbbbb", Suppressed, 5, 0),
+            ("bbbbbb", Suppressed, 6, 0),
+            ("bbbbbgg", Suppressed, 5, 0),
+            ("bg", Recovering, 0, 1),
+            ("bgb", Degraded, 1, 0),
+            ("bgg", Healthy, 0, 0),
+            ("bbbgbbbb", Degraded, 4, 0),
+        ] {
+            let (_, status) = after(ticks);
+            assert_eq!(status.state, state, "{ticks}");
+            let streaks = (status.fail_streak, status.recover_success_streak);
+            assert_eq!(streaks, (fails, goods), "{ticks}");
+            assert_eq!(status.suppressed_until.is_some(), state == Suppressed);
+        }
+        let (mut families, status) = after("bbbbb");
+        assert_eq!(status.suppressed_until, Some(Millis(74_000)));
+        assert_eq!(status.since, Millis(14_000));
+        families.tick(false, true, Millis(74_000));
+        assert_eq!(
+            families.status([true; 2])[0].suppressed_until,
+            Some(Millis(134_000))
+        );
+        families.tick(false, false, Millis(134_000));
+        assert_eq!(families.status([true; 2])[0].state, Recovering);
+        assert_eq!(families.status([true; 2])[0].suppressed_until, None);
+    }
+
+    #[test]
+    fn one_family_is_in_use_or_all_that_work() {
+        let both = [true, true];
+        let (healthy, _) = after("");
+        let (suppressed, _) = after("bbbbb");
+        let now = Millis(20_000);
+        let used = |families: &Families, multipath, mapped| {
+            families.in_use(&settings(multipath), mapped, now)
+        };
+        assert_eq!(used(&healthy, false, both), [true, false]);
+        assert_eq!(used(&healthy, true, both), both);
+        assert_eq!(used(&suppressed, false, both), [false, true]);
+        assert_eq!(used(&suppressed, true, both), [false, true]);
+        assert_eq!(
+            used(&suppressed, false, [true, false]),
+            [true, false],
+            "the only one"
+        );
+        assert_eq!(
+            used(&healthy, false, [false, true]),
+            [false, true],
+            "no IPv4 map"
+        );
+        let sixth = FamilySettings {
+            prefer_ipv6: true,
+            ..settings(false)
+        };
+        assert_eq!(healthy.in_use(&sixth, both, now), [false, true]);
+        assert!(suppressed.any_suppressed(&sixth, now));
+        assert!(!suppressed.any_suppressed(&sixth, Millis(74_000)));
+    }
+
+    #[test]
+    fn a_newcomer_is_not_called_bad() {
+        let mut families = Families::default();
+        families.set_in_use([true, false], Millis(0));
+        assert_eq!(families.tick(false, true, Millis(4_999)), None);
+        assert_eq!(families.status([true, false])[0].fail_streak, 0);
+        assert!(families.tick(false, true, Millis(5_000)).is_some());
+    }
+}

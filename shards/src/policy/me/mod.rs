@@ -14,13 +14,17 @@
 //! Source: middle-proxy.md, part B.
 
 pub(crate) mod families;
+pub(crate) mod floor;
 pub(crate) mod plan;
 #[cfg_attr(
     not(test),
     expect(dead_code, unused_imports, reason = "the edge takes it up")
 )]
 pub(crate) mod pool;
+pub(crate) mod readiness;
+pub(crate) mod refresh;
 pub(crate) mod report;
+pub(crate) mod selftest;
 pub(crate) mod startup;
 pub(crate) mod status;
 pub(crate) mod supervisor;

@@ -117,6 +117,8 @@ pub enum PoolEvent {
     Keys(KeyFacts),
     /// A dial through a SOCKS server was connected (sections 9.1 and 24.2).
     Socks {
+        /// The ME.
+        me: SocketAddr,
         /// What the server reported as its bound address, usable or not.
         reported: Option<SocketAddr>,
         /// It was not usable and the policy refused the dial: `socks_kdf_strict_reject_total`.
