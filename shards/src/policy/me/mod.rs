@@ -13,6 +13,7 @@
 //!
 //! Source: middle-proxy.md, part B.
 
+pub(crate) mod dice;
 pub(crate) mod families;
 pub(crate) mod floor;
 pub(crate) mod plan;

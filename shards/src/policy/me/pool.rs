@@ -34,7 +34,6 @@ use crate::{
 mod apply;
 mod beats;
 mod dial;
-mod dice;
 mod drain;
 mod exchange;
 mod fill;
@@ -58,8 +57,8 @@ pub(crate) use exchange::{
     SessionFacts, Target, Unbound, WriterFacts, WriterKey,
 };
 
+use super::dice::{self, Dice};
 use dial::{Bars, Dial};
-use dice::Dice;
 use fill::Startup;
 use group::Group;
 use pick::Pick;

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use super::super::Millis;
 use super::{
+    dice::Dice,
     families::Families,
     plan::{Plan, Replacing, Route, Secret, TaskKind},
     readiness::{Admission, Verdict},
@@ -28,7 +29,6 @@ use crate::{
     settings::MeSettings,
 };
 
-mod dice;
 mod exchange;
 mod groups;
 mod health;
@@ -44,7 +44,6 @@ mod view;
 
 pub use exchange::{MeEvent, MeEventKind, Offered, Origin, Setup, SkewSource};
 
-use dice::Dice;
 use groups::Groups;
 use health::{Health, Topic};
 use quarantine::Quarantine;
