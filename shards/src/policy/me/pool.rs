@@ -38,6 +38,8 @@ mod drain;
 mod exchange;
 mod fill;
 mod group;
+#[cfg(test)]
+mod invariants;
 mod loss;
 mod pick;
 mod pulse;

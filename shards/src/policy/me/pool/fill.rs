@@ -119,6 +119,7 @@ impl Pool {
         }
         if turned {
             self.startup = Startup::default();
+            self.deadline.touch();
             for group in self.groups.values_mut() {
                 group.start.failures = 0;
                 group.start.stopped = false;
@@ -293,6 +294,7 @@ impl Pool {
     pub(super) fn advance_startup(&mut self, now: Millis) {
         if self.startup.next_round.is_some_and(|at| at <= now) {
             self.startup.next_round = None;
+            self.deadline.touch();
             if self.plan.fill == Stage::Rest {
                 self.rest_round(now);
                 self.judge_startup(now);
