@@ -11,13 +11,17 @@ use std::{
 };
 
 use admin::{Metrics, MetricsSettings, StartError, Telemetry, start_metrics};
-use shards::counters::{
-    BadClass, CoreCounters, DesyncCounters, MeCounters, PoolCounters, UpstreamCounters,
-    UserCounters,
+use shards::{
+    counters::{
+        BadClass, CoreCounters, DesyncCounters, MeCounters, PoolCounters, UpstreamCounters,
+        UserCounters,
+    },
+    me::{WriterId, WriterRow, WriterState},
 };
 use support::{
     canned::CannedPlane,
     client::{call, get},
+    middle::Middle,
 };
 
 fn settings() -> MetricsSettings {
@@ -299,3 +303,53 @@ const EXPECTED: &[(&str, f64)] = &[
     ("pinnace_telemetry_me_level{level=\"normal\"}", 1.0),
     ("pinnace_shards_late", 0.0),
 ];
+
+#[test]
+fn middle_proxies_have_gauges_and_codes() {
+    let (metrics, plane) = start(settings());
+    let samples = scrape(&metrics);
+    assert!(!samples.contains_key("pinnace_me_pool_ready"));
+    assert!((samples["pinnace_route_mode{mode=\"direct\"}"] - 1.0).abs() < 0.5);
+    let writer = |state| WriterRow {
+        id: WriterId(1),
+        dc: 2,
+        endpoint: ([192, 0, 2, 1], 8888).into(),
+        generation: 1,
+        state,
+        degraded: false,
+        bound_clients: 0,
+        idle_since: None,
+        rtt_ema_ms: None,
+        secret_epoch: 1,
+        busy: false,
+    };
+    plane.set_snapshot(|total| {
+        total.sessions_me = 7;
+        total.sessions_direct = 1;
+        total.handshake_error_codes = vec![(-7, 1), (-3, 2)];
+        total.me.handshake_reject_total = 3;
+        total.pool.pool_drain_active = 4;
+        total.writers = [WriterState::Active, WriterState::Active, WriterState::Warm]
+            .map(writer)
+            .to_vec();
+    });
+    Middle::Down.show(&plane);
+    let samples = scrape(&metrics);
+    for (series, value) in [
+        ("me_writers{state=\"active\"}", 2.0),
+        ("me_writers{state=\"warm\"}", 1.0),
+        ("me_writers{state=\"draining\"}", 0.0),
+        ("sessions_by_route{route=\"middle\"}", 7.0),
+        ("sessions_by_route{route=\"direct\"}", 1.0),
+        ("route_mode{mode=\"middle\"}", 1.0),
+        ("me_pool_ready", 0.0),
+        ("me_handshake_errors_total{code=\"-3\"}", 2.0),
+        ("me_handshake_reject_total", 3.0),
+        ("pool_drain_active", 4.0),
+        // The shards accept, the gate is closed.
+        ("accepting_new_connections", 0.0),
+    ] {
+        let seen = samples[&format!("pinnace_{series}")];
+        assert!((seen - value).abs() < 0.5, "{series}: {seen}");
+    }
+}

@@ -6,6 +6,7 @@ use shards::{
         BadClass, CoreCounters, DesyncCounters, FailureClass, FailureStage, MeCounters,
         PoolCounters, Row, UpstreamCounters,
     },
+    me::{WriterRow, WriterState},
 };
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     text::{Kind, Text},
     users::{self, Others},
 };
-use crate::plane::{ControlPlane, PlaneSnapshot, Running};
+use crate::plane::{ControlPlane, PlaneSnapshot, RouteMode, Running};
 
 /// The whole text.
 pub(super) fn render(
@@ -33,7 +34,8 @@ pub(super) fn render(
     );
     // Zeros would look like a restart.
     if let Some(snapshot) = snapshot {
-        counters(&mut text, &snapshot);
+        counters(&mut text, plane, &snapshot);
+        middle(&mut text, plane, &snapshot.total);
         routes(&mut text, &running, &snapshot.total);
         if running.telemetry.user_enabled {
             users::render(&mut text, &running, &snapshot, settings.top_n, others);
@@ -87,11 +89,11 @@ fn process(text: &mut Text, plane: &dyn ControlPlane, running: &Running) {
     }
 }
 
-fn counters(text: &mut Text, snapshot: &PlaneSnapshot) {
+fn counters(text: &mut Text, plane: &dyn ControlPlane, snapshot: &PlaneSnapshot) {
     let total = &snapshot.total;
     let help = "Shards that did not answer this scrape in time.";
     text.single("shards_late", Kind::Gauge, help, snapshot.late_shards);
-    let accepting = u8::from(total.accepting);
+    let accepting = u8::from(total.accepting && plane.transport().admission_open);
     let help = "New clients are accepted.";
     text.single("accepting_new_connections", Kind::Gauge, help, accepting);
     rows(text, "", CoreCounters::ROWS, &total.core.values());
@@ -127,6 +129,39 @@ fn counters(text: &mut Text, snapshot: &PlaneSnapshot) {
     rows(text, "me_", MeCounters::ROWS, &total.me.values());
     rows(text, "me_", PoolCounters::ROWS, &total.pool.values());
     rows(text, "", DesyncCounters::ROWS, &total.desync.values());
+}
+
+/// What of the middle proxies is no counter row.
+fn middle(text: &mut Text, plane: &dyn ControlPlane, total: &ShardSnapshot) {
+    let help = "Handshakes refused by MEs, by code.";
+    text.family("me_handshake_errors_total", Kind::Counter, help);
+    for (code, count) in &total.handshake_error_codes {
+        text.sample(&[("code", &code.to_string())], count);
+    }
+    text.family("me_writers", Kind::Gauge, "ME writers by state.");
+    let is_warm = |row: &&WriterRow| row.state == WriterState::Warm;
+    let writers = total.writers.iter();
+    let draining = writers.clone().filter(|row| row.state.is_draining());
+    let (warm, draining) = (writers.clone().filter(is_warm).count(), draining.count());
+    let active = writers.len() - warm - draining;
+    for (state, count) in [("warm", warm), ("active", active), ("draining", draining)] {
+        text.sample(&[("state", state)], count);
+    }
+    text.family("sessions_by_route", Kind::Gauge, "Sessions by their way.");
+    text.sample(&[("route", "middle")], total.sessions_me);
+    text.sample(&[("route", "direct")], total.sessions_direct);
+    let transport = plane.transport();
+    let help = "Where new sessions go.";
+    text.family("route_mode", Kind::Gauge, help);
+    for mode in [RouteMode::Middle, RouteMode::Direct] {
+        let is = u8::from(transport.route == mode);
+        text.sample(&[("mode", mode.label())], is);
+    }
+    if transport.use_middle_proxy {
+        let ready = u8::from(transport.me_pool_ready);
+        let help = "Every DC has an ME writer.";
+        text.single("me_pool_ready", Kind::Gauge, help, ready);
+    }
 }
 
 /// One family for each row, but one for all buckets of a kind.
