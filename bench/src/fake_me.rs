@@ -28,7 +28,7 @@ use std::{
 use tokio::sync::oneshot;
 
 pub use fault::{Ending, Fault, Order};
-pub use stats::{MeStats, SeenClient};
+pub use stats::{MeStats, Opened, SeenClient};
 pub use world::{Page, SEEN_MAX, Said};
 
 use endpoint::{Endpoint, listen};
@@ -189,6 +189,11 @@ impl FakeMe {
     /// Forgets the clients seen until now.
     pub fn forget_seen(&self) {
         self.world.forget_seen();
+    }
+
+    /// Connections in the order their handshakes were done; the first [`SEEN_MAX`] are kept.
+    pub fn opened(&self) -> Vec<Opened> {
+        self.world.opened()
     }
 
     /// Publishes a new secret; the endpoints go on taking the old ones too if `keep_old`.

@@ -181,7 +181,7 @@ impl Endpoint {
     }
 
     async fn writer(&self, mut stream: TcpStream, channel: beginning::Channel) {
-        let number = self.world.next_connection();
+        let number = self.world.open(self.addr);
         let (orders, obeyed) = mpsc::unbounded_channel();
         self.connections().insert(number, orders);
         add(&self.counters.handshakes);

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     ops::AddAssign,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Instant,
 };
 
 use shards::proto::middle::{ops::ConnId, proxy_req::AdTag};
@@ -25,6 +26,17 @@ pub struct SeenClient {
     pub flags: u32,
     /// Its ad tag.
     pub ad_tag: Option<AdTag>,
+}
+
+/// A connection whose handshake was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The endpoint.
+    pub endpoint: SocketAddr,
+    /// Its number.
+    pub connection: u64,
+    /// When.
+    pub at: Instant,
 }
 
 macro_rules! counts {

@@ -11,10 +11,10 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::stats::SeenClient;
+use super::stats::{Opened, SeenClient};
 
 /// What is served over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +67,7 @@ pub(super) struct World {
     map: Mutex<BTreeMap<i16, Vec<SocketAddr>>>,
     said: Mutex<BTreeMap<Page, Said>>,
     seen: Mutex<Vec<SeenClient>>,
+    opened: Mutex<Vec<Opened>>,
     connections: AtomicU64,
     clock_offset_secs: AtomicI64,
     pub(super) fetched: [AtomicU64; 3],
@@ -79,6 +80,7 @@ impl World {
             map: Mutex::default(),
             said: Mutex::default(),
             seen: Mutex::default(),
+            opened: Mutex::default(),
             connections: AtomicU64::new(0),
             clock_offset_secs: AtomicI64::new(0),
             fetched: Default::default(),
@@ -164,8 +166,22 @@ impl World {
         locked(&self.seen).clear();
     }
 
-    pub(super) fn next_connection(&self) -> u64 {
-        self.connections.fetch_add(1, Relaxed)
+    /// Numbers a connection whose handshake is done.
+    pub(super) fn open(&self, endpoint: SocketAddr) -> u64 {
+        let connection = self.connections.fetch_add(1, Relaxed);
+        let mut list = locked(&self.opened);
+        if list.len() < SEEN_MAX {
+            list.push(Opened {
+                endpoint,
+                connection,
+                at: Instant::now(),
+            });
+        }
+        connection
+    }
+
+    pub(super) fn opened(&self) -> Vec<Opened> {
+        locked(&self.opened).clone()
     }
 
     pub(super) fn set_clock_offset(&self, secs: i64) {
@@ -195,5 +211,5 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Clients kept for [`super::FakeMe::seen`].
+/// Clients kept for [`super::FakeMe::seen`], and connections.
 pub const SEEN_MAX: usize = 100_000;
