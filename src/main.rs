@@ -79,7 +79,7 @@ fn run(named: Option<&Path>, flags: &Flags) -> ExitCode {
         },
         Err(text) => return fail(Exit::Config, &text),
     };
-    let loaded = match config::load(&path) {
+    let loaded = match shards::host::with_memory_released(|| config::load(&path)) {
         Ok(loaded) => loaded,
         Err(failed) => return fail(Exit::Config, &failed.to_string()),
     };

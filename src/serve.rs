@@ -282,6 +282,7 @@ fn start_api(
     let base = move |config: &Config| LinkBase::new(config, detected);
     let applies = Arc::new(LiveStore(Arc::clone(live)));
     let store = FileStore::new(absolute(&loaded.path), Box::new(base), applies);
+    store.start_with(loaded);
     let (shown, events) = (Arc::clone(shown) as _, Arc::clone(events));
     match admin::start(api_settings(loaded), shown, Arc::new(store), events) {
         Ok(Some(api)) => {

@@ -122,6 +122,11 @@ impl FileStore {
         }
     }
 
+    /// Saves the first request from reading what the process has read at its start.
+    pub(crate) fn start_with(&self, loaded: &Loaded) {
+        self.disk.start_with(loaded);
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }

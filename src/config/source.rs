@@ -71,6 +71,10 @@ impl Source {
     /// # Errors
     /// One finding per include that cannot be read, nests too deep or is not `include = "path"`.
     pub(crate) fn assemble(path: &Path, main: &str) -> Result<Self, Vec<Finding>> {
+        // Files of very many users have none, and are read often.
+        if !main.contains("include") {
+            return Ok(Self::alone(path, main));
+        }
         let mut reader = Reader {
             files: vec![Arc::from(path)],
             errors: Vec::new(),
@@ -92,6 +96,23 @@ impl Source {
             }
         }
         Ok(source)
+    }
+
+    /// A file that includes none.
+    fn alone(path: &Path, main: &str) -> Self {
+        let mut text = String::with_capacity(main.len() + 1);
+        text.push_str(main);
+        if !main.is_empty() && !main.ends_with('\n') {
+            text.push('\n');
+        }
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        let starts = std::iter::once(0).chain(ends).filter(|at| *at < text.len());
+        let lines = starts.zip((1..).map(|line| Origin { file: 0, line }));
+        Self {
+            lines: lines.collect(),
+            text,
+            files: vec![Arc::from(path)],
+        }
     }
 
     /// The place of a byte of `text`; past the end it is the last line.
@@ -355,6 +376,35 @@ mod tests {
         assert_eq!((place.line, place.col), (3, 3));
         assert_eq!(source.place(source.text.find("fast").unwrap()).line, 3);
         assert_eq!(source.line(at), "port = 1");
+    }
+
+    #[test]
+    fn without_includes_every_line_stays_where_it_is() {
+        for main in [
+            "",
+            "\n",
+            "a = 1",
+            "a = 1\r\n\n[b]\n",
+            "[a]\nb = [\n[1]\n]\n\n",
+        ] {
+            let alone = joined(main, &[]).unwrap();
+            // A word in a comment makes no difference but for the way.
+            let other = joined(&format!("{main}\n# include"), &[]).unwrap();
+            let open = !main.is_empty() && !main.ends_with('\n');
+            assert_eq!(
+                alone.text,
+                format!("{main}{}", if open { "\n" } else { "" })
+            );
+            let place = |source: &Source, at| {
+                let place = source.place(at);
+                (place.line, place.col)
+            };
+            for at in 0..main.len() {
+                assert_eq!(place(&alone, at), place(&other, at), "{main:?}");
+                assert_eq!(alone.line(at), other.line(at));
+            }
+            assert_eq!(alone.place(0), alone.top());
+        }
     }
 
     #[test]

@@ -138,6 +138,17 @@ impl Disk {
         View::new(bytes.into(), loaded, base)
     }
 
+    /// Takes over what the file said a moment ago, unless that is not known to the byte.
+    pub(super) fn start_with(&self, loaded: &config::Loaded) {
+        let text = loaded.text.as_bytes();
+        let marked = [BOM.to_string().as_bytes(), text].concat();
+        let mut both = [text, &marked].into_iter();
+        let bytes = both.find(|bytes| config::revision(bytes) == loaded.revision);
+        if let Some(bytes) = bytes {
+            self.written(&Arc::new(self.seen(bytes, loaded.clone())));
+        }
+    }
+
     /// Takes note of what was just written; the next look at the file compares its bytes.
     pub(super) fn written(&self, view: &Arc<View>) {
         let mut known = self.lock();

@@ -11,6 +11,26 @@ pub fn release_freed_memory() {
     unsafe { libmimalloc_sys::mi_collect(true) }
 }
 
+/// Does large work of which little is kept, giving every page back to the system the moment it is
+/// free: afterwards small things in use lie on few pages. The work takes a few percent longer.
+///
+/// Only before the process has started its threads.
+pub fn with_memory_released<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: takes no pointers and knows the option. Not to be called by two threads at once,
+    // and there is only one.
+    let before = unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
+    // SAFETY: as above.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
+    let done = work();
+    release_freed_memory();
+    // SAFETY: as above.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, before) };
+    done
+}
+
+/// `mi_option_purge_delay`, milliseconds; the bindings do not name it, the library's header does.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
 #[cfg(test)]
 mod tests {
     use super::*;

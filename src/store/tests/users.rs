@@ -309,6 +309,23 @@ fn reads_follow_the_file() {
 }
 
 #[test]
+fn what_the_process_has_read_is_not_read_again() {
+    for text in [minimal(), format!("\u{feff}{}", minimal())] {
+        let place = Place::new(&text);
+        let loaded = config::load(&place.path).unwrap();
+        place.store.start_with(&loaded);
+        let view = place.store.disk.view().unwrap();
+        assert_eq!(&*view.bytes, text.as_bytes());
+        assert_eq!(view.loaded.warnings, loaded.warnings);
+        place.store.delete("al", None).unwrap();
+        place.expect_clean(1);
+        // An older one is not believed.
+        place.store.start_with(&loaded);
+        assert!(place.store.disk.view().unwrap().user("al").is_err());
+    }
+}
+
+#[test]
 fn one_of_several_writers_with_the_same_revision_wins() {
     let place = Place::new(&minimal());
     fs::set_permissions(&place.path, fs::Permissions::from_mode(0o640)).unwrap();
