@@ -136,14 +136,17 @@ impl Me {
             link: parts.link,
             now: Arc::clone(&parts.now),
             events: parts.events,
-            reset_nat,
+            reset_nat: reset_nat.clone(),
         });
         let fetcher = fetcher::Fetcher::new(
-            parts.sources,
+            fetcher::Parts {
+                sources: parts.sources,
+                download: Arc::clone(&world.download),
+                tries: world.tries,
+                tell: tell.clone(),
+                reset_nat,
+            },
             &parts.settings,
-            world.download.clone(),
-            world.tries,
-            tell.clone(),
         );
         let asker = Asker {
             nat: Arc::clone(&nat),
@@ -151,6 +154,7 @@ impl Me {
             asking: world.asking,
             local: world.local,
             tell: tell.clone(),
+            complained: false,
         };
         // The address first: dials wait for it, and it is quicker.
         spawn("me-nat", move || asker.run(&nat_resets))?;

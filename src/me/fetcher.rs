@@ -21,6 +21,7 @@ use super::{
     driver::{Input, Offer},
     fetch::{Content, Fetched, File, From, Known, Look, Period, StartPauses},
     http::Download,
+    nat_thread::Reset,
     sources::Sources,
 };
 
@@ -33,14 +34,25 @@ pub(super) struct Order {
     pub(super) secret_bytes_max: usize,
 }
 
+/// What a fetcher is made of.
+pub(super) struct Parts {
+    /// Where files come from.
+    pub(super) sources: Sources,
+    /// Who downloads.
+    pub(super) download: Arc<dyn Download>,
+    /// Pauses before each try.
+    pub(super) tries: [Duration; 3],
+    /// Where results go.
+    pub(super) tell: Sender<Input>,
+    /// Told with each refresh (middle-proxy.md 23).
+    pub(super) reset_nat: mpsc::Sender<Reset>,
+}
+
 /// The thread's state.
 pub(super) struct Fetcher {
-    sources: Sources,
-    download: Arc<dyn Download>,
-    tell: Sender<Input>,
+    parts: Parts,
     fallback: bool,
     every: Duration,
-    tries: [Duration; 3],
     /// In the order of [`File::ALL`].
     files: [State; 3],
 }
@@ -63,13 +75,7 @@ struct State {
 struct Ended;
 
 impl Fetcher {
-    pub(super) fn new(
-        sources: Sources,
-        settings: &MeSettings,
-        download: Arc<dyn Download>,
-        tries: [Duration; 3],
-        tell: Sender<Input>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts, settings: &MeSettings) -> Self {
         let families = &settings.families;
         let files = File::ALL.map(|file| State {
             file,
@@ -84,12 +90,9 @@ impl Fetcher {
             complaint: None,
         });
         Self {
-            sources,
-            download,
-            tell,
+            parts,
             fallback: settings.admission.fallback,
             every: settings.refresh.every,
-            tries,
             files,
         }
     }
@@ -130,6 +133,8 @@ impl Fetcher {
                 period.set(self.every, Instant::now());
             }
             period.begin(Instant::now());
+            // Fails when that thread has ended with the shards.
+            let _ = self.parts.reset_nat.send(Reset);
             self.cycle();
         }
     }
@@ -145,7 +150,7 @@ impl Fetcher {
         match orders.recv_timeout(limit) {
             Ok(order) => {
                 self.every = order.every;
-                self.sources.secret_bytes_max = order.secret_bytes_max;
+                self.parts.sources.secret_bytes_max = order.secret_bytes_max;
                 Ok(())
             }
             Err(mpsc::RecvTimeoutError::Timeout) => Ok(()),
@@ -159,9 +164,9 @@ impl Fetcher {
             self.stage(state.file, StageMove::Started);
         }
         let look = Look {
-            sources: &self.sources,
-            download: self.download.as_ref(),
-            tries: &self.tries,
+            sources: &self.parts.sources,
+            download: self.parts.download.as_ref(),
+            tries: &self.parts.tries,
         };
         let results: Vec<Option<Fetched>> = thread::scope(|scope| {
             let look = move |state: &mut State| match state.got {
@@ -233,7 +238,7 @@ impl Fetcher {
             return;
         };
         let (file, name) = (state.file, state.file.name());
-        let remote = file.remote(&self.sources);
+        let remote = file.remote(&self.parts.sources);
         let (url, path) = (&remote.url, remote.cache.display());
         let usable = fetched.content.as_ref();
         let usable = usable.filter(|(content, _)| content.is_usable());
@@ -288,7 +293,7 @@ impl Fetcher {
 
     fn say(&self, input: Input) {
         // Fails when the process ends.
-        let _ = self.tell.try_send(input);
+        let _ = self.parts.tell.try_send(input);
     }
 }
 

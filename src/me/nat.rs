@@ -154,6 +154,14 @@ impl Nat {
         self.sources.http && wanted && bogon && !known && !self.sources.http_urls.is_empty()
     }
 
+    /// Our IPv4 address is needed and unknown, and nobody may be asked for it.
+    pub(crate) fn is_helpless(&self) -> bool {
+        let [family, _] = &self.families;
+        let wanted = self.sources.wanted.first() == Some(&true);
+        let private = family.local.is_some_and(is_bogon) && self.reflected(false).is_none();
+        wanted && private && !self.is_asked_for(false)
+    }
+
     /// A web server's word.
     pub(crate) fn http_said(&mut self, ip: IpAddr) {
         self.family_mut(false).by_http = Some(ip);
@@ -391,9 +399,11 @@ mod tests {
         let mut off = sources([true, true]);
         (off.stun, off.http) = (false, false);
         for sources in [sources([false, false]), off] {
+            let helpless = sources.wanted[0];
             let mut nat = Nat::new(sources);
             nat.set_local(false, Some("10.0.0.1".parse().unwrap()));
             assert_eq!((nat.due_at(false, now), nat.is_settled()), (None, true));
+            assert_eq!(nat.is_helpless(), helpless);
         }
         // Without an interface there is nobody to ask.
         let mut nat = Nat::new(sources([true, true]));

@@ -26,22 +26,29 @@ pub(super) struct Asker {
     pub(super) asking: Asking,
     pub(super) local: fn(bool) -> Option<IpAddr>,
     pub(super) tell: Sender<Input>,
+    /// The want of an address has been complained of.
+    pub(super) complained: bool,
 }
 
 impl Asker {
     /// Until nobody listens any more.
-    pub(super) fn run(self, resets: &mpsc::Receiver<Reset>) {
+    pub(super) fn run(mut self, resets: &mpsc::Receiver<Reset>) {
         let mut told = None;
         loop {
             for ipv6 in [false, true] {
                 let local = (self.local)(ipv6);
                 self.nat().set_local(ipv6, local);
             }
+            if self.nat().is_helpless() {
+                self.complain(
+                    "and nobody may be asked for the public one: set middle_proxy_nat_probe",
+                );
+            }
             for ipv6 in [false, true] {
                 if self.nat().is_due(ipv6, Instant::now()) {
                     self.ask(ipv6);
                 }
-                // The other family need not wait for the second.
+                // One family need not wait for the other.
                 if self.tell_changes(&mut told).is_err() {
                     return;
                 }
@@ -59,7 +66,7 @@ impl Asker {
     }
 
     /// One round of one family. Nothing is locked meanwhile.
-    fn ask(&self, ipv6: bool) {
+    fn ask(&mut self, ipv6: bool) {
         let (servers, concurrency) = {
             let nat = self.nat();
             (nat.servers(ipv6).to_vec(), nat.sources().concurrency)
@@ -83,12 +90,13 @@ impl Asker {
             }
             _ => {}
         }
+        self.complained &= after.is_none();
         if !ipv6 && self.nat().wants_http() {
             self.ask_web_servers();
         }
     }
 
-    fn ask_web_servers(&self) {
+    fn ask_web_servers(&mut self) {
         let urls = self.nat().sources().http_urls.clone();
         let mut failures = Vec::new();
         for url in urls {
@@ -96,16 +104,28 @@ impl Asker {
                 Ok(ip) => {
                     tracing::info!("Middle-End: our public IPv4 address is {ip} by {url}");
                     self.nat().http_said(ip);
+                    self.complained = false;
                     return;
                 }
                 Err(error) => failures.push(format!("{url}: {error}")),
             }
         }
-        tracing::warn!(
-            "this host's IPv4 address is private and nobody says what its public one is; set \
-             general.middle_proxy_nat_ip, or allow STUN ({})",
+        self.complain(&format!(
+            "and nobody says what the public one is ({}): allow STUN",
             failures.join("; ")
-        );
+        ));
+    }
+
+    /// Says once what to do when MEs will not know us.
+    fn complain(&mut self, why: &str) {
+        let local = (self.local)(false);
+        if let Some(local) = local.filter(|_| !self.complained) {
+            tracing::warn!(
+                "Middle-End: this host's address {local} is private {why}, or set \
+                 general.middle_proxy_nat_ip; without it middle proxies refuse us"
+            );
+        }
+        self.complained = true;
     }
 
     fn address_by(&self, url: &str) -> Result<IpAddr, String> {
