@@ -218,10 +218,7 @@ async fn a_client_closed_by_the_me_gets_everything_first() {
     for dial in every_client(&proxy) {
         let (mut tx, mut rx) = Client::connect(&dial).await.unwrap().split();
         let download = tx.download(4 * MIB as u64).await.unwrap();
-        let close = tx
-            .request(bench::wire::Op::Close, 0)
-            .await
-            .unwrap();
+        let close = tx.request(bench::wire::Op::Close, 0).await.unwrap();
         let answer = rx.answer().await.unwrap();
         answer.expect_stream(download, 4 * MIB as u64).unwrap();
         rx.answer().await.unwrap().expect_arg(close, 0).unwrap();
@@ -300,11 +297,19 @@ async fn check_start(middle: &Middle, shards: usize, wanted: u64, first: usize) 
     a_while().await;
     let total = middle.me.total();
     let seen = (total.accepted, total.handshakes, total.writers);
-    assert_eq!(seen, (wanted, wanted, wanted), "no more than the floors ask");
+    assert_eq!(
+        seen,
+        (wanted, wanted, wanted),
+        "no more than the floors ask"
+    );
     let opened = middle.me.opened();
     let began = opened[0].at;
     let later = opened.iter().filter(|one| one.at - began >= step);
-    assert_eq!(later.count(), wanted as usize - first, "come in later steps");
+    assert_eq!(
+        later.count(),
+        wanted as usize - first,
+        "come in later steps"
+    );
     middle.expect_clean();
 }
 

@@ -99,7 +99,11 @@ async fn lost_mes_are_bypassed_at_once_and_taken_again() {
     }
     drop(through);
     let gates = proxy.get("/v1/runtime/gates");
-    assert!(gates.get("reroute_reason").is_none_or(serde_json::Value::is_null));
+    assert!(
+        gates
+            .get("reroute_reason")
+            .is_none_or(serde_json::Value::is_null)
+    );
 }
 
 #[tokio::test]
@@ -132,7 +136,10 @@ async fn without_fallback_nobody_is_served_meanwhile() {
     .await;
     assert_eq!(proxy.gate("route_mode"), "middle");
     let (status, ready) = proxy.ask("/v1/health/ready");
-    assert_eq!((status, &ready["data"]["admission_open"]), (503, &false.into()));
+    assert_eq!(
+        (status, &ready["data"]["admission_open"]),
+        (503, &false.into())
+    );
     let hasty = Dial {
         timeout: Duration::from_millis(1_500),
         ..proxy.dial(Mode::Dd)

@@ -16,7 +16,7 @@ use crate::{
     net::{client::Session, shard::Shard},
     policy::{
         end::SessionEnd,
-        me::pool::{ClosedBy, Loss, Target},
+        me::pool::{ClosedBy, Loss, Target, WriterFacts},
         meter::{ChargedDown, Meter},
     },
     proto::middle::{
@@ -60,7 +60,12 @@ impl Shard {
             writer.reader = Some(reader);
         }
         if let Err(error) = read {
-            tracing::warn!(%error, "an ME's stream is broken");
+            if let Some(facts) = self.me_writer(key).map(|writer| writer.key)
+                && let Some(me) = &self.me
+                && let Some(WriterFacts { id, dc, endpoint }) = me.pool.writer(facts)
+            {
+                tracing::warn!(writer = id.0, dc, %endpoint, %error, "broken stream of an ME");
+            }
             self.me_lost(key, Loss::Broken);
         }
     }

@@ -45,6 +45,9 @@ impl Shard {
         if plan.secret.is_none() {
             return self.me_dial_ended(dial, DialFailure::Other("no proxy secret yet"));
         }
+        if me.closing_until.is_some() {
+            return self.me_dial_ended(dial, DialFailure::Other("going down"));
+        }
         let limit = match limits {
             DialLimits::Fast => plan.settings.dial.fast_timeout,
             DialLimits::Slow => CONNECT_LIMIT,

@@ -143,15 +143,34 @@ impl Shard {
             return self.end(key, SessionEnd::Idle);
         }
         let next = if soft <= now {
-            if !middle.marked {
-                middle.marked = true;
+            if !std::mem::replace(&mut middle.marked, true) {
                 me.marked.push_back(key);
             }
+            self.tidy_marked();
             hard
         } else {
             soft
         };
         self.set_deadline(key, next);
+    }
+
+    /// Those that have spoken since, or are gone, leave their entry behind.
+    fn tidy_marked(&mut self) {
+        const SPARE: usize = 1024;
+        let Some(me) = self.me.as_deref_mut() else {
+            return;
+        };
+        if me.marked.len() > SPARE + 2 * self.sessions.len() {
+            let sessions = &self.sessions;
+            let mut seen = std::collections::HashSet::new();
+            me.marked.retain(|key| {
+                let session = sessions.get(*key as usize);
+                let marked = session
+                    .and_then(super::middle_ref)
+                    .is_some_and(|m| m.marked);
+                marked && seen.insert(*key)
+            });
+        }
     }
 
     /// Ends a session whose client has been silent, to make room for a new one; whether there was

@@ -169,7 +169,7 @@ fn facts(
     let sealed = writer.queue.sealed_to();
     let queued = engine.queued(writer.socket) as u64;
     let unwritten_from = sealed.saturating_sub(queued);
-    let unsent = bound.messages > 0 && bound.sent_to > unwritten_from;
+    let unsent = bound.sent_to > unwritten_from;
     let in_kernel = engine.unacknowledged(writer.socket);
     let acknowledged = match in_kernel {
         Some(bytes) => !unsent && bound.sent_to <= unwritten_from.saturating_sub(bytes as u64),

@@ -290,3 +290,158 @@ fn write_note(note: Note, out: &mut Vec<u8>) {
 }
 
 const NOTE_BYTES: usize = 12 + AROUND;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::{
+        framing::Framing,
+        middle::{
+            checksum::Checksum,
+            far_side::Request,
+            frame::{FrameDecoder, SEQ_DATA},
+            ops::ConnId,
+            proxy_req::{AdTag, ProxyReq, flag},
+        },
+    };
+
+    fn head(tagged: bool) -> Head {
+        Head::new(&ProxyReq {
+            conn: ConnId(7),
+            client: "1.2.3.4:5".parse().unwrap(),
+            ours: "6.7.8.9:10".parse().unwrap(),
+            framing: Framing::Padded,
+            ad_tag: tagged.then_some(AdTag([9; 16])),
+        })
+    }
+
+    /// A message collected in blocks, as a session does it.
+    fn collected(blocks: &Blocks, head: &Head, flags: u32, message: &[u8]) -> Vec<Block> {
+        let mut first = blocks.take(1_000);
+        first.resize(FRAME_HEAD + head.len(), 0);
+        let mut parts = vec![first];
+        let mut left = message.len();
+        for piece in message.chunks(1_460) {
+            Part::append(&mut parts, blocks, piece, left);
+            left -= piece.len();
+        }
+        head.put(flags, &mut parts[0][FRAME_HEAD..]);
+        Part::close(&mut parts, blocks);
+        parts
+    }
+
+    /// What the ME reads of all that is handed out.
+    fn far_side_reads(queue: &mut SendQueue) -> Vec<String> {
+        let mut encoder = FrameEncoder::new(SEQ_DATA, Checksum::Crc32c);
+        let mut wire = Vec::new();
+        while let Some(block) = queue.next(&mut encoder) {
+            assert!(block.len().is_multiple_of(16) && !block.is_empty());
+            wire.extend_from_slice(&block);
+        }
+        let mut decoder = FrameDecoder::new(SEQ_DATA, Checksum::Crc32c);
+        let (mut rest, mut seen) = (&wire[..], Vec::new());
+        loop {
+            let step = decoder.next(rest).unwrap();
+            rest = &rest[step.consumed..];
+            match step.payload.map(Request::parse) {
+                None => break,
+                Some(Request::Message(m)) => {
+                    assert_eq!(m.conn, ConnId(7));
+                    let ack = m.flags & flag::QUICK_ACK != 0;
+                    assert!(m.data.windows(2).all(|pair| pair[0] == pair[1]));
+                    let first = m.data.first().copied().unwrap_or(0);
+                    seen.push(format!("{} x {first}, {ack}", m.data.len()));
+                }
+                Some(other) => seen.push(format!("{other:?}")),
+            }
+        }
+        assert!(rest.is_empty(), "{} bytes left", rest.len());
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn me_reads_what_was_queued_whatever_the_sizes(
+            messages in prop::collection::vec((0..70_000_usize, any::<[bool; 2]>()), 1..12),
+            tagged: bool,
+        ) {
+            let blocks = Blocks::default();
+            let (head, mut queue) = (head(tagged), SendQueue::new(blocks.clone()));
+            let (mut want, mut bytes) = (Vec::new(), 0);
+            for (index, (words, [ack, in_parts])) in messages.into_iter().enumerate() {
+                let words = if in_parts { words } else { words / 8 };
+                let message = vec![index as u8 + 1; words * 4];
+                let flags = if ack { flag::QUICK_ACK } else { 0 };
+                if in_parts && words > 0 {
+                    queue.parts(&mut collected(&blocks, &head, flags, &message));
+                } else {
+                    queue.message(&head, flags, &message);
+                }
+                bytes += message.len() + head.len() + AROUND;
+                let first = if words == 0 { 0 } else { index + 1 };
+                want.push(format!("{} x {first}, {ack}", message.len()));
+                prop_assert_eq!((queue.frames(), queue.bytes()), (index + 1, bytes));
+                prop_assert_eq!(queue.queued_to(), bytes as u64);
+            }
+            prop_assert_eq!(far_side_reads(&mut queue), want);
+            prop_assert_eq!((queue.frames(), queue.bytes(), queue.is_empty()), (0, 0, true));
+            prop_assert_eq!(queue.sealed_to(), queue.queued_to());
+        }
+    }
+
+    #[test]
+    fn message_that_just_fills_its_blocks_has_its_checksum_behind_them() {
+        let blocks = Blocks::default();
+        for tagged in [false, true] {
+            let head = head(tagged);
+            let room = FRAME_HEAD + head.len();
+            for words in -5..=5_isize {
+                let bytes = (2 * Part::BYTES - room)
+                    .checked_add_signed(words * 4)
+                    .unwrap();
+                let mut queue = SendQueue::new(blocks.clone());
+                let message = vec![1; bytes];
+                queue.parts(&mut collected(&blocks, &head, 0, &message));
+                assert_eq!(far_side_reads(&mut queue), [format!("{bytes} x 1, false")]);
+            }
+        }
+    }
+
+    #[test]
+    fn pings_go_ahead_but_never_into_a_frame() {
+        let blocks = Blocks::default();
+        let (head, mut queue) = (head(false), SendQueue::new(blocks.clone()));
+        let mut encoder = FrameEncoder::new(SEQ_DATA, Checksum::Crc32c);
+        queue.message(&head, 0, &[1; 4]);
+        queue.parts(&mut collected(&blocks, &head, 0, &vec![2; 200_000]));
+        queue.note(Note::CloseConn(ConnId(7)));
+        queue.note_ahead(Note::Ping(5));
+        let mut wire = Vec::new();
+        for _ in 0..3 {
+            wire.extend_from_slice(&queue.next(&mut encoder).unwrap());
+        }
+        // The long message has begun to leave.
+        queue.note_ahead(Note::Pong(6));
+        while let Some(block) = queue.next(&mut encoder) {
+            wire.extend_from_slice(&block);
+        }
+        let mut decoder = FrameDecoder::new(SEQ_DATA, Checksum::Crc32c);
+        let (mut rest, mut order) = (&wire[..], String::new());
+        while let step = decoder.next(rest).unwrap()
+            && let Some(payload) = step.payload
+        {
+            rest = &rest[step.consumed..];
+            order += match Request::parse(payload) {
+                Request::Ping(5) => "ping ",
+                Request::Pong(6) => "pong ",
+                Request::Message(m) if m.data.len() == 4 => "short ",
+                Request::Message(_) => "long ",
+                Request::Close(ConnId(7)) => "close ",
+                _ => "? ",
+            };
+        }
+        assert_eq!(order, "ping short long pong close ");
+    }
+}
