@@ -143,22 +143,21 @@ impl Groups {
     }
 
     /// Takes growth back where a writer of the shard had no clients for `idle`.
-    pub(super) fn shrink(&mut self, reports: &[Report], dc: i16, idle: Duration, now: Millis) {
-        let Some(row) = self.rows.iter_mut().find(|row| row.dc == dc) else {
-            return;
-        };
+    pub(super) fn shrink(&mut self, reports: &[Report], idle: Duration, now: Millis) {
         let view = View::new(reports);
-        let quiet: Vec<usize> = view
-            .active_of(row)
-            .filter(|(_, writer)| {
-                let since = writer.idle_since;
-                since.is_some_and(|since| since.after(idle) <= now)
-            })
-            .map(|(shard, _)| shard)
-            .collect();
-        for (shard, grown) in row.grown.iter_mut().enumerate() {
-            if *grown > 0 && quiet.contains(&shard) {
-                *grown -= 1;
+        for row in self.rows.iter_mut() {
+            if row.grown.iter().all(|grown| *grown == 0) {
+                continue;
+            }
+            let aged = |since: Millis| since.after(idle) <= now;
+            let quiet = view
+                .active_of(row)
+                .filter(|(_, writer)| writer.idle_since.is_some_and(aged));
+            let quiet: Vec<usize> = quiet.map(|(shard, _)| shard).collect();
+            for (shard, grown) in row.grown.iter_mut().enumerate() {
+                if *grown > 0 && quiet.contains(&shard) {
+                    *grown -= 1;
+                }
             }
         }
     }

@@ -106,7 +106,8 @@ impl Supervisor {
             }
         }
         self.leave_lost_outages(&groups);
-        self.release_surplus(&groups, now);
+        let idle = self.settings().floor.idle;
+        self.groups.shrink(&self.reports, idle, now);
         self.health.degraded = degraded;
         let health = &self.settings().health;
         let pause = match degraded {
@@ -329,7 +330,7 @@ impl Supervisor {
                 self.rotate_again(line, now.after(pause));
             }
             Owner::Outage(line) => self.outage_dialled(line, done, now),
-            Owner::Surplus | Owner::Secret(_) => {}
+            Owner::Secret(_) => {}
         }
     }
 
@@ -351,24 +352,8 @@ impl Supervisor {
         };
     }
 
-    /// Writers beyond the share of their shard drain once they were idle for long (11.3, 11.4).
-    fn release_surplus(&mut self, groups: &[Group], now: Millis) {
-        let idle = self.settings().floor.idle;
-        for group in groups {
-            let surplus = self.surplus(group, &group.shares());
-            let gone = self.idle_writers(group, now, |row| {
-                surplus.contains(&row.id)
-                    && row.idle_since.is_some_and(|since| since.after(idle) <= now)
-            });
-            for (shard, writer, _) in gone {
-                let kind = TaskKind::Drain { writer };
-                self.tasks.add(shard, kind, Owner::Surplus, now);
-            }
-            self.groups.shrink(&self.reports, group.dc, idle, now);
-        }
-    }
-
-    /// Of each shard's empty writers of a group, the longest idle ones beyond its share.
+    /// Of each shard's empty writers of a group, the longest idle ones beyond its share: they are
+    /// left to idle until the shard drains them (11.4).
     fn surplus(&self, group: &Group, shares: &[u32]) -> BTreeSet<WriterId> {
         let mut surplus = BTreeSet::new();
         for (shard, share) in shares.iter().enumerate() {

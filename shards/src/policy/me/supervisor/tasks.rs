@@ -34,8 +34,6 @@ pub(super) enum Owner {
     Rotation(Line),
     /// Outage of a group's family.
     Outage(Line),
-    /// Surplus on a shard.
-    Surplus,
     /// The new secret, on a shard.
     Secret(usize),
 }

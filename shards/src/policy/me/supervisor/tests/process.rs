@@ -162,7 +162,26 @@ impl Process {
             }
             self.warm(at, group, &plan);
         }
+        for group in plan.groups.iter().filter(|_| filled) {
+            self.drain_surplus(at, group, plan.settings.floor.idle);
+        }
         self.shards[at].clean();
+    }
+
+    fn drain_surplus(&mut self, at: usize, group: &GroupPlan, idle: Duration) {
+        let now = self.now;
+        let beyond = self.shards[at]
+            .active(group)
+            .saturating_sub(group.shares[at]);
+        let mut rows: Vec<_> = self.shards[at].writers.iter_mut().collect();
+        rows.retain(|row| {
+            let aged = row.idle_since.is_some_and(|since| since.after(idle) <= now);
+            row.dc == group.dc && row.state == WriterState::Active && aged
+        });
+        rows.sort_by_key(|row| row.idle_since);
+        rows.into_iter()
+            .take(beyond as usize)
+            .for_each(|row| row.drain(now));
     }
 
     fn drain(&mut self, at: usize, plan: &Plan) {
