@@ -88,11 +88,12 @@ pub enum WriterState {
 pub struct GroupUse {
     /// Signed DC id.
     pub dc: i16,
-    /// Sessions routed there, bound or not.
+    /// Sessions bound to its writers, whatever DC their clients named.
     pub sessions: u32,
     /// When one was last bound.
     pub last_bind: Option<Millis>,
-    /// A session waits for a writer that no share provides (section 11.3, on demand).
+    /// A session needed a writer that no share provided (section 11.3, on demand), and not so long
+    /// ago that it may go.
     pub wanted: bool,
 }
 

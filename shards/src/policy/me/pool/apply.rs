@@ -1,7 +1,7 @@
 //! What a new plan changes on a shard: in one pass, in an order that later steps rely on.
 //!
-//! Endpoints and dials that are no more go first, then writers change state, then sessions ask
-//! again, and last what is missing is dialled.
+//! First writers change state, so that all that follows counts them right; then dials that nobody
+//! wants go, sessions ask again, and last what is missing is dialled.
 //!
 //! Source: middle-proxy.md 15, 17, 25 ("two phases").
 
@@ -23,9 +23,9 @@ impl Pool {
                 .or_insert_with(|| Group::new(dice));
         }
         self.forget_unmapped();
-        self.cancel_unwanted(now);
         self.promote();
         self.drain_by_plan(now);
+        self.cancel_unwanted(now);
         let known: Vec<i16> = self.groups.keys().copied().collect();
         for dc in known {
             self.regroup(dc);

@@ -69,11 +69,15 @@ impl Pool {
             return;
         }
         let (me, pool) = (self.me_counters(), self.pool_counters());
-        let running: u32 = self.groups.values().map(super::group::Group::refills).sum();
+        let refills = self
+            .groups
+            .values()
+            .flat_map(|group| group.refill.iter().flatten());
+        let running = refills.filter(|refill| refill.counted).count() as u64;
         let ended = pool.writer_restored_same_endpoint_total
             + pool.writer_restored_fallback_total
             + pool.refill_failed_total;
-        assert_eq!(pool.refill_triggered_total, ended + u64::from(running));
+        assert_eq!(pool.refill_triggered_total, ended + running);
         assert!(me.reconnect_success_total <= me.reconnect_attempt_total);
         assert!(me.idle_close_by_peer_total <= me.reader_eof_total);
         assert!(me.reader_eof_total <= pool.writer_removed_total);

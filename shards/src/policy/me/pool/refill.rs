@@ -36,7 +36,7 @@ pub(super) struct Refill {
     /// A session has no writer at all: the cap may be passed as for coverage.
     over_cap: bool,
     /// Its start was counted, so its end is.
-    counted: bool,
+    pub(super) counted: bool,
 }
 
 /// Attempts of both steps together.

@@ -231,7 +231,7 @@ impl World {
     /// Lets time pass, stopping wherever the pool wants to.
     fn pass(&mut self, ms: u64) {
         let end = Millis(self.now.0 + ms);
-        for _ in 0..1_000_000 {
+        for _ in 0..100_000 {
             let next = self.pool.next_deadline().filter(|at| *at <= end);
             self.now = next.map_or(end, |at| at.max(self.now));
             let facts = self.facts.clone();

@@ -274,9 +274,19 @@ impl Pool {
         let on_demand = self.demand(dc, now);
         match self.plan.settings.pick.no_writer {
             NoWriterMode::Inline => self.recover_inline(dc, now),
-            NoWriterMode::FailFast if on_demand => {}
-            NoWriterMode::FailFast => self.refill_any(dc, now),
+            NoWriterMode::FailFast => self.refill_again(dc, on_demand, now),
             NoWriterMode::Hybrid => self.recover_hybrid(dc, on_demand, now),
+        }
+    }
+
+    /// A refill; what the demand itself has begun is not counted as skipped.
+    fn refill_again(&mut self, dc: i16, on_demand: bool, now: Millis) {
+        let is_running = self
+            .groups
+            .get(&dc)
+            .is_some_and(|group| group.refills() > 0);
+        if !(on_demand && is_running) {
+            self.refill_any(dc, now);
         }
     }
 
@@ -287,13 +297,7 @@ impl Pool {
         }
         self.recovery.last = Some(now);
         self.recovery.count = self.recovery.count.wrapping_add(1);
-        let is_running = self
-            .groups
-            .get(&dc)
-            .is_some_and(|group| group.refills() > 0);
-        if !(on_demand && is_running) {
-            self.refill_any(dc, now);
-        }
+        self.refill_again(dc, on_demand, now);
         if self.recovery.count.is_multiple_of(RECOVERY_ALL) {
             let plan = Arc::clone(&self.plan);
             for planned in plan.groups.iter().filter(|planned| planned.dc != dc) {

@@ -51,6 +51,11 @@ impl Pool {
                 group.warm = Warm::default();
             }
         }
+        for (dc, group) in &mut self.groups {
+            if plan.group(*dc).is_none() {
+                group.warm = Warm::default();
+            }
+        }
         for planned in plan.groups.iter().filter(|_| wanted.is_some()) {
             let group = self.groups.get(&planned.dc);
             // A group may also be new to a warm-up under way.

@@ -104,6 +104,7 @@ fn instadrain_forces_at_the_next_cleaning() {
 #[test]
 fn too_many_draining_writers_with_sessions_force_the_oldest() {
     let mut world = World::new(&[(1, &[at(1)], 3)]);
+    world.settings(|me| me.pick.mode = crate::settings::PickMode::SortedRoundRobin);
     world.tick();
     let keys = world.open_all();
     for session in 0..30 {
@@ -238,6 +239,7 @@ fn soft_evict_keeps_to_the_budget_of_a_pass() {
     world.settings(|me| {
         me.drain.force_close = std::time::Duration::from_secs(600);
         me.drain.soft_evict_budget_per_core = 3;
+        me.pick.mode = crate::settings::PickMode::SortedRoundRobin;
     });
     world.tick();
     let keys = world.open_all();

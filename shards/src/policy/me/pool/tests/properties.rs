@@ -264,8 +264,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
     #[test]
     fn any_day_keeps_routes_counts_and_gauges_right(steps in vec(steps(), 1..120)) {
         let mut day = Day::new();

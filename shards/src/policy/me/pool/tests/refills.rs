@@ -1,6 +1,7 @@
 //! Lost writers are dialled again: one refill per group and family, steps, pauses, quarantine.
 
 use super::*;
+use crate::{policy::me::report::KeyFacts, proto::middle::address::Source};
 
 /// A world with all writers open, old enough that a loss is no reason for quarantine.
 fn settled(groups: &[(i16, &[SocketAddr], u32)]) -> (World, Vec<WriterKey>) {
@@ -91,22 +92,14 @@ fn a_refill_pauses_between_attempts_changes_to_other_endpoints_and_gives_up_afte
     world.lose(lost, Loss::Eof);
     let mut tried = Vec::new();
     let mut gaps = Vec::new();
-    loop {
-        let dial = world.fail();
-        assert_eq!(dial.at, world.now);
-        tried.push(dial.endpoint);
-        if world.totals().refill_failed_total == 1 {
-            break;
-        }
+    while !world.dials.is_empty() {
+        tried.push(world.fail().endpoint);
         let since = world.now;
-        world.pass(500);
-        if world.dials.is_empty() {
-            break;
+        while world.dials.is_empty() && world.now.since(since) < 600 {
+            world.pass(1);
         }
-        gaps.push(world.dials[0].at.since(since));
-        world.now = Millis(since.0 + 500);
+        gaps.extend(world.dials.first().map(|dial| dial.at.since(since)));
     }
-    world.pass(500);
     assert_eq!(tried.len(), 20);
     assert!(tried.iter().take(16).all(|endpoint| *endpoint == at(1)));
     assert!(tried.iter().skip(16).any(|endpoint| *endpoint == at(2)));
@@ -256,6 +249,35 @@ fn refused_handshakes_and_socks_are_counted_by_kind() {
         (me.handshake_reject_total, me.socks_kdf_strict_reject_total),
         (2, 1)
     );
+}
+
+#[test]
+fn what_dials_learn_of_our_address_is_passed_on() {
+    let (mut world, _) = settled(&[(1, &[at(1)], 1)]);
+    world.reports.clear();
+    let facts = KeyFacts {
+        me: at(1),
+        proxy_ip: [192, 0, 2, 99].into(),
+        proxy_port: 5,
+        source: Source::LocalBogon,
+        reflected: None,
+        bound: None,
+    };
+    let fell_back = true;
+    world.pool.keys_derived(Derived { facts, fell_back });
+    world.pool.pass_on(PoolEvent::LostEarly { endpoint: at(9) });
+    world.pass(20);
+    let events = world
+        .reports
+        .iter()
+        .flat_map(|report| report.events.clone());
+    let want = [
+        PoolEvent::Keys(facts),
+        PoolEvent::LostEarly { endpoint: at(9) },
+    ];
+    assert_eq!(events.collect::<Vec<_>>(), want);
+    assert_eq!(world.me().socks_kdf_compat_fallback_total, 1);
+    assert_eq!(world.pool.plan().serial, world.plan.serial);
 }
 
 #[test]
