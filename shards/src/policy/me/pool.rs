@@ -35,6 +35,7 @@ mod apply;
 mod beats;
 mod dial;
 mod drain;
+mod endpoints;
 mod exchange;
 mod fill;
 mod group;
@@ -46,6 +47,7 @@ mod pulse;
 mod refill;
 mod registry;
 mod reports;
+mod startup;
 mod tally;
 mod tasks;
 #[cfg(test)]
@@ -60,12 +62,13 @@ pub(crate) use exchange::{
 };
 
 use super::dice::{self, Dice};
-use dial::{Bars, Dial};
-use fill::Startup;
+use dial::Dial;
+use endpoints::Bars;
 use group::Group;
 use pick::Pick;
 use registry::{Owner, Strangers};
 use reports::Outbox;
+use startup::Startup;
 use tally::Tally;
 use wait::{Recovery, Waiting};
 use warm::Warmup;

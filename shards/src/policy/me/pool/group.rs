@@ -6,8 +6,9 @@ use super::{
     super::super::Millis,
     dice::Dice,
     exchange::{DialId, WriterKey},
-    fill::{Fill, Start},
+    fill::Fill,
     refill::Refill,
+    startup::Start,
     warm::Warm,
 };
 

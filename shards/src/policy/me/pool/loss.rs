@@ -8,7 +8,6 @@
 use super::{
     super::super::Millis,
     Pool,
-    dial::EARLY_MS,
     exchange::{Action, Ask, Loss, SessionFacts, Unbound, WriterKey},
     group::family,
     writer::Writer,
@@ -31,6 +30,8 @@ pub(super) enum Ending {
     Broken,
 }
 
+/// A writer lost within this time bars its endpoint.
+const EARLY_MS: u64 = 20_000;
 /// A session that was quiet for so long has lost nothing by a cut.
 const QUIET_MS: u64 = 10_000;
 /// Who got something this lately is released after the others.

@@ -14,7 +14,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use super::{
     super::super::Millis,
     Pool,
-    dial::{Choice, Purpose, Wish},
+    dial::Purpose,
+    endpoints::{Choice, Wish},
     group::family,
 };
 use crate::policy::me::report::RefillRow;

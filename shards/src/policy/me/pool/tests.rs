@@ -3,6 +3,7 @@
 mod binding;
 mod drains;
 mod life;
+mod orders;
 mod properties;
 mod refills;
 mod shares;

@@ -16,7 +16,8 @@ use std::{
 use super::{
     super::super::Millis,
     Pool,
-    dial::{Choice, Purpose, Wish},
+    dial::Purpose,
+    endpoints::{Choice, Wish},
     exchange::{Action, Bind},
 };
 use crate::settings::NoWriterMode;

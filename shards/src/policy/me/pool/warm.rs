@@ -13,7 +13,8 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::super::Millis,
     Pool,
-    dial::{Choice, Purpose, Wish},
+    dial::Purpose,
+    endpoints::{Choice, Wish},
 };
 use crate::policy::me::plan::GroupPlan;
 
