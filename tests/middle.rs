@@ -105,7 +105,6 @@ async fn mes_of_ipv6_serve_as_well() {
     let middle = Middle::around(me);
     let config = middle
         .config()
-        .set("network.ipv4", false)
         .set("network.ipv6", true)
         .set("network.prefer", 6);
     let proxy = middle.start(config).await;
@@ -313,12 +312,16 @@ async fn check_start(middle: &Middle, shards: usize, wanted: u64, first: usize) 
     middle.expect_clean();
 }
 
+/// Four where the machine has them: each shard wants a core.
 #[tokio::test]
-async fn four_shards_open_what_the_floors_ask_for_and_no_more() {
+async fn shards_open_what_the_floors_ask_for_and_no_more() {
+    let shards = core_affinity::get_core_ids().unwrap_or_default().len().clamp(1, 4);
+    let n = shards as u64;
     // Ten groups of six endpoints: six writers each, one per shard at once and the rest in steps.
     let middle = Middle::five_dcs(6);
-    check_start(&middle, 4, 60, 40).await;
-    // Of one endpoint: as many as shards, all at once.
+    check_start(&middle, shards, 60, 10 * shards).await;
+    // Of one endpoint: three, or as many as shards, all at once.
     let middle = Middle::five_dcs(1);
-    check_start(&middle, 4, 40, 40).await;
+    let all = 10 * n.max(3);
+    check_start(&middle, shards, all, all as usize).await;
 }
