@@ -276,13 +276,14 @@ fn family_without_an_address_is_left_out_if_the_other_has_one() {
     let mut settings = MeSettings::default();
     settings.families.ipv6 = true;
     let public = |ipv6: bool| (!ipv6).then(|| [8, 8, 8, 8].into());
-    let process = start_at(settings.clone(), public, |_, _| {});
+    let both = |sources: &mut Sources, _: &Web| sources.nat.wanted = [true, true];
+    let process = start_at(settings.clone(), public, both);
     process.until("IPv6 is out", |plan| {
         plan.settings.families.ipv4 && !plan.settings.families.ipv6
     });
     // Where nothing looks public both are tried.
     let private = |_| Some([10, 0, 0, 1].into());
-    let process = start_at(settings, private, |_, _| {});
+    let process = start_at(settings, private, both);
     let plan = process.until("there is a plan", |_| true);
     assert!(plan.settings.families.ipv4 && plan.settings.families.ipv6);
 }
