@@ -14,7 +14,7 @@ use bench::{
 use support::{
     Config, Proxy,
     config::BOB,
-    fake_dc, hasty,
+    hasty,
     process::{pinnace, read_log},
     until,
 };
