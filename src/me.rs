@@ -38,7 +38,7 @@ use shards::{
 
 use self::{
     driver::{Driver, Input},
-    fetch::TRIES_AFTER,
+    fetch::{Guards, TRIES_AFTER},
     http::{Download, Https},
     nat::{Nat, NatStatus},
     nat_thread::Asker,
@@ -176,6 +176,7 @@ impl Me {
         let _ = self.fetch.send(fetcher::Order {
             every: settings.refresh.every,
             secret_bytes_max,
+            guards: Guards::of(&settings.refresh),
         });
         let _ = self.inputs.try_send(Input::Settings(Box::new(settings)));
     }

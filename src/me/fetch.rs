@@ -12,13 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shards::proto::middle::{
-    config_file::{CONFIG_BYTES_MAX, ConfigFile},
-    secret_file::ProxySecret,
+use shards::{
+    proto::middle::{
+        config_file::{CONFIG_BYTES_MAX, ConfigFile},
+        secret_file::ProxySecret,
+    },
+    settings::RefreshSettings,
 };
 
 use super::{
-    http::{Answer, Download},
+    http::{Answer, Download, is_success},
     sources::{Remote, Sources},
 };
 use crate::file_write;
@@ -82,13 +85,51 @@ impl Content {
             File::ConfigV4 | File::ConfigV6 => Ok(Self::Config(ConfigFile::parse(bytes))),
         }
     }
+}
 
-    /// Something to start with: a secret, or a map with endpoints.
-    pub(crate) fn is_usable(&self) -> bool {
-        match self {
-            Self::Secret(_) => true,
-            Self::Config(config) => config.accepted > 0,
+/// What maps must be like to begin with (middle-proxy.md 23); changed ones the supervisor judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Guards {
+    /// `me_snapshot_require_http_2xx`.
+    pub(crate) require_2xx: bool,
+    /// `me_snapshot_min_proxy_for_lines`.
+    pub(crate) lines_min: u32,
+}
+
+impl Guards {
+    /// Those of the keys.
+    pub(crate) fn of(settings: &RefreshSettings) -> Self {
+        Self {
+            require_2xx: settings.require_2xx,
+            lines_min: settings.lines_min,
         }
+    }
+
+    /// # Errors
+    /// What is wrong, in words for the log.
+    fn check(self, file: File, content: &Content, from: From) -> Result<(), String> {
+        let Content::Config(config) = content else {
+            return Ok(());
+        };
+        if let From::Url { status } = from
+            && self.require_2xx
+            && !is_success(status)
+        {
+            return Err(format!("HTTP status {status}"));
+        }
+        let (got, least) = (config.accepted, self.lines_min);
+        if config
+            .map
+            .of_family(file == File::ConfigV6)
+            .groups
+            .is_empty()
+        {
+            return Err("has no endpoints of this family".to_owned());
+        }
+        if u32::try_from(got).is_ok_and(|got| got < least) {
+            return Err(format!("has {got} endpoints, at least {least} are wanted"));
+        }
+        Ok(())
     }
 }
 
@@ -97,8 +138,8 @@ impl Content {
 pub(crate) enum From {
     /// The URL.
     Url {
-        /// The status was 2xx.
-        success: bool,
+        /// The HTTP status.
+        status: u16,
     },
     /// The file on disk.
     Disk,
@@ -109,7 +150,9 @@ pub(crate) enum From {
 pub(crate) struct Fetched {
     /// The file and where it is from; `None`: nothing new.
     pub(crate) content: Option<(Content, From)>,
-    /// Why the download failed, in words for the log.
+    /// It is good enough to begin with.
+    pub(crate) usable: bool,
+    /// What is wrong with the download, in words for the log.
     pub(crate) error: Option<String>,
     /// Clock differences seen, seconds.
     pub(crate) skews: Vec<u64>,
@@ -133,34 +176,36 @@ pub(crate) struct Look<'a> {
     pub(crate) download: &'a dyn Download,
     /// Pauses before each try, see [`TRIES_AFTER`].
     pub(crate) tries: &'a [Duration],
+    /// What maps must be like.
+    pub(crate) guards: Guards,
 }
 
 impl Look<'_> {
     /// Looks for a file as at the start: the copy on disk serves as soon as the first try has
     /// failed. The tries that are left belong to the first refresh.
     pub(crate) fn at_start(&self, file: File, known: &mut Known) -> Fetched {
-        let copy = read_copy(file, self.sources);
+        let copy = self.read_copy(file);
         let tries = match &copy {
             Ok(_) => self.tries.get(..1).unwrap_or_default(),
             Err(_) => self.tries,
         };
         let mut fetched = self.download(file, tries, known);
-        let got = fetched.content.as_ref();
-        if got.is_some_and(|(content, _)| content.is_usable()) {
+        if fetched.usable {
             return fetched;
         }
-        let error = fetched.error.take();
-        let error = error.unwrap_or_else(|| "the answer has no endpoints".to_owned());
-        (fetched.content, fetched.error) = match copy {
+        match copy {
             Ok((bytes, content)) => {
                 known.on_disk = Some(bytes);
-                (Some((content, From::Disk)), Some(error))
+                fetched.content = Some((content, From::Disk));
+                fetched.usable = true;
             }
             Err(why) => {
                 let path = file.remote(self.sources).cache.display();
-                (None, Some(format!("{error}; {path}: {why}")))
+                let error = fetched.error.take().unwrap_or_default();
+                fetched.error = Some(format!("{error}; {path}: {why}"));
+                fetched.content = None;
             }
-        };
+        }
         fetched
     }
 
@@ -168,72 +213,78 @@ impl Look<'_> {
     /// somebody else has put it there.
     pub(crate) fn again(&self, file: File, known: &mut Known) -> Fetched {
         let mut fetched = self.download(file, self.tries, known);
-        if fetched.content.is_none()
-            && let Ok((bytes, content)) = read_copy(file, self.sources)
+        if !fetched.usable
+            && let Ok((bytes, content)) = self.read_copy(file)
             && known.on_disk.as_ref() != Some(&bytes)
         {
             fetched.content = Some((content, From::Disk));
+            fetched.usable = true;
         }
         fetched
     }
 
     fn download(&self, file: File, tries: &[Duration], known: &mut Known) -> Fetched {
-        let (remote, bytes_max) = (file.remote(self.sources), file.bytes_max(self.sources));
         let mut fetched = Fetched {
             content: None,
+            usable: false,
             error: None,
             skews: Vec::new(),
         };
         for pause in tries {
             thread::sleep(*pause);
-            let answer = self.download.get(&remote.url, bytes_max);
-            let got = answer.and_then(|answer| {
-                fetched.skews.extend(answer.skew_secs);
-                read_answer(file, self.sources, answer)
-            });
-            match got {
-                Ok((content, success, bytes)) => {
-                    fetched.error = None;
-                    if success && content.is_usable() {
-                        known.downloaded = true;
-                        keep(file, &remote.cache, bytes, known);
-                    }
-                    fetched.content = Some((content, From::Url { success }));
-                    break;
-                }
-                Err(error) => fetched.error = Some(error),
+            if let Err(error) = self.try_download(file, known, &mut fetched) {
+                fetched.error = Some(error);
+            }
+            if fetched.content.is_some() {
+                break;
             }
         }
         fetched
     }
-}
 
-fn read_answer(
-    file: File,
-    sources: &Sources,
-    answer: Answer,
-) -> Result<(Content, bool, Vec<u8>), String> {
-    let (success, status) = (answer.is_success(), answer.status);
-    // A page that says why there is no secret is not one.
-    if !success && file == File::Secret {
-        return Err(format!("HTTP status {status}"));
+    /// # Errors
+    /// There is no content, or none to begin with.
+    fn try_download(
+        &self,
+        file: File,
+        known: &mut Known,
+        fetched: &mut Fetched,
+    ) -> Result<(), String> {
+        let (remote, bytes_max) = (file.remote(self.sources), file.bytes_max(self.sources));
+        let Answer {
+            status,
+            skew_secs,
+            body,
+        } = self.download.get(&remote.url, bytes_max)?;
+        fetched.skews.extend(skew_secs);
+        // A page that says why there is no secret is not one.
+        if file == File::Secret && !is_success(status) {
+            return Err(format!("HTTP status {status}"));
+        }
+        let content = Content::parse(file, &body, self.sources)?;
+        let from = From::Url { status };
+        let checked = self.guards.check(file, &content, from);
+        fetched.content = Some((content, from));
+        checked?;
+        fetched.error = None;
+        fetched.usable = true;
+        if is_success(status) {
+            known.downloaded = true;
+            keep(file, &remote.cache, body, known);
+        }
+        Ok(())
     }
-    let content = Content::parse(file, &answer.body, sources)?;
-    if !success && !content.is_usable() {
-        return Err(format!("HTTP status {status}"));
-    }
-    Ok((content, success, answer.body))
-}
 
-fn read_copy(file: File, sources: &Sources) -> Result<(Vec<u8>, Content), String> {
-    let path = &file.remote(sources).cache;
-    let limit = file.bytes_max(sources);
-    let bytes = file_write::read_bounded(path, limit).map_err(|error| error.to_string())?;
-    let content = Content::parse(file, &bytes, sources)?;
-    if !content.is_usable() {
-        return Err("has no endpoints".to_owned());
+    /// # Errors
+    /// What is wrong with the file on disk, in words for the log.
+    fn read_copy(&self, file: File) -> Result<(Vec<u8>, Content), String> {
+        let path = &file.remote(self.sources).cache;
+        let limit = file.bytes_max(self.sources);
+        let bytes = file_write::read_bounded(path, limit).map_err(|error| error.to_string())?;
+        let content = Content::parse(file, &bytes, self.sources)?;
+        self.guards.check(file, &content, From::Disk)?;
+        Ok((bytes, content))
     }
-    Ok((bytes, content))
 }
 
 /// Writes the copy, unless it is on disk already.
@@ -358,6 +409,7 @@ mod tests {
             sources,
             download,
             tries: &[Duration::ZERO; 3],
+            guards: Guards::of(&RefreshSettings::default()),
         }
     }
 
@@ -372,7 +424,7 @@ mod tests {
         let script = Script::new(&[DOWN, DOWN, Ok((200, MAP))]);
         let mut known = Known::default();
         let fetched = look(&sources, &script).at_start(File::ConfigV4, &mut known);
-        assert_eq!(from(&fetched), Some(From::Url { success: true }));
+        assert_eq!(from(&fetched), Some(From::Url { status: 200 }));
         assert_eq!((fetched.error, fetched.skews), (None, vec![3]));
         assert!(known.downloaded);
         assert_eq!(fs::read(&sources.config_v4.cache).unwrap(), MAP);
@@ -435,14 +487,35 @@ mod tests {
     }
 
     #[test]
-    fn answers_with_an_error_status_are_passed_on_but_not_kept() {
+    fn maps_to_begin_with_pass_the_guards_and_changed_ones_are_passed_on() {
         let dir = tempfile::tempdir().unwrap();
         let sources = sources(dir.path(), "http://x");
         let script = Script::new(&[Ok((500, MAP))]);
-        let mut known = Known::default();
-        let fetched = look(&sources, &script).again(File::ConfigV4, &mut known);
-        assert_eq!(from(&fetched), Some(From::Url { success: false }));
+        let (mut look, mut known) = (look(&sources, &script), Known::default());
+        let fetched = look.at_start(File::ConfigV4, &mut known);
+        assert!(!fetched.usable && fetched.content.is_none());
+        assert!(fetched.error.unwrap().starts_with("HTTP status 500; "));
+        let fetched = look.again(File::ConfigV4, &mut known);
+        assert_eq!(from(&fetched), Some(From::Url { status: 500 }));
+        assert_eq!(fetched.error.as_deref(), Some("HTTP status 500"));
         assert!(!sources.config_v4.cache.exists() && !known.downloaded);
+        // The copy serves instead.
+        fs::write(&sources.config_v4.cache, MAP).unwrap();
+        let fetched = look.at_start(File::ConfigV4, &mut known);
+        assert_eq!((from(&fetched), fetched.usable), (Some(From::Disk), true));
+        look.guards.lines_min = 2;
+        let fetched = look.at_start(File::ConfigV4, &mut known);
+        let error = fetched.error.unwrap();
+        assert!(error.contains("at least 2 are wanted"), "{error}");
+        look.guards = Guards {
+            require_2xx: false,
+            lines_min: 1,
+        };
+        let fetched = look.at_start(File::ConfigV4, &mut known);
+        let error_page = Some(From::Url { status: 500 });
+        assert_eq!((from(&fetched), fetched.usable), (error_page, true));
+        // Endpoints of the other family are none.
+        assert!(!look.at_start(File::ConfigV6, &mut known).usable);
     }
 
     #[test]

@@ -19,8 +19,8 @@ use shards::{
 
 use super::{
     driver::{Input, Offer},
-    fetch::{Content, Fetched, File, From, Known, Look, Period, StartPauses},
-    http::Download,
+    fetch::{Content, Fetched, File, From, Guards, Known, Look, Period, StartPauses},
+    http::{Download, is_success},
     nat_thread::Reset,
     sources::Sources,
 };
@@ -32,6 +32,8 @@ pub(super) struct Order {
     pub(super) every: Duration,
     /// Longest secret, bytes.
     pub(super) secret_bytes_max: usize,
+    /// What maps must be like to begin with.
+    pub(super) guards: Guards,
 }
 
 /// What a fetcher is made of.
@@ -53,6 +55,7 @@ pub(super) struct Fetcher {
     parts: Parts,
     fallback: bool,
     every: Duration,
+    guards: Guards,
     /// In the order of [`File::ALL`].
     files: [State; 3],
 }
@@ -93,6 +96,7 @@ impl Fetcher {
             parts,
             fallback: settings.admission.fallback,
             every: settings.refresh.every,
+            guards: Guards::of(&settings.refresh),
             files,
         }
     }
@@ -150,6 +154,7 @@ impl Fetcher {
         match orders.recv_timeout(limit) {
             Ok(order) => {
                 self.every = order.every;
+                self.guards = order.guards;
                 self.parts.sources.secret_bytes_max = order.secret_bytes_max;
                 Ok(())
             }
@@ -167,6 +172,7 @@ impl Fetcher {
             sources: &self.parts.sources,
             download: self.parts.download.as_ref(),
             tries: &self.parts.tries,
+            guards: self.guards,
         };
         let results: Vec<Option<Fetched>> = thread::scope(|scope| {
             let look = move |state: &mut State| match state.got {
@@ -213,12 +219,15 @@ impl Fetcher {
         // Old files on disk are there to begin with; what Telegram says then is no change of it.
         let first = !state.got || (state.known.downloaded && !state.proven);
         state.proven |= state.known.downloaded;
-        state.got |= content.is_usable();
+        state.got |= fetched.usable;
         let origin = match first {
             true => Origin::Startup,
             false => Origin::Refresh,
         };
-        let http_ok = !matches!(from, From::Url { success: false });
+        let http_ok = match from {
+            From::Url { status } => is_success(status),
+            From::Disk => true,
+        };
         match content {
             Content::Secret(secret) => offer.secret = Some((secret, origin)),
             Content::Config(file) => {
@@ -241,7 +250,7 @@ impl Fetcher {
         let remote = file.remote(&self.parts.sources);
         let (url, path) = (&remote.url, remote.cache.display());
         let usable = fetched.content.as_ref();
-        let usable = usable.filter(|(content, _)| content.is_usable());
+        let usable = usable.filter(|_| fetched.usable);
         let (got, error) = (state.got, fetched.error.clone());
         let told = std::mem::replace(&mut state.complaint, error.clone());
         let new = error.is_some() && told != error;

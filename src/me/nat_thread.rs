@@ -10,7 +10,7 @@ use async_channel::Sender;
 
 use super::{
     driver::{Addresses, Input},
-    http::Download,
+    http::{Download, is_success},
     nat::Nat,
     stun::{self, Asking},
 };
@@ -130,7 +130,7 @@ impl Asker {
 
     fn address_by(&self, url: &str) -> Result<IpAddr, String> {
         let answer = self.download.get(url, ANSWER_BYTES_MAX)?;
-        if !answer.is_success() {
+        if !is_success(answer.status) {
             return Err(format!("HTTP status {}", answer.status));
         }
         let text = String::from_utf8(answer.body).map_err(|error| error.to_string())?;
