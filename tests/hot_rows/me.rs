@@ -4,13 +4,12 @@
 //! its place in it is proven beside the code (`wiring/me.rs`, `me/tests.rs`): for these the log's
 //! word is asked for here.
 
-use bench::fake_me::FakeMe;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shards::proto::middle::proxy_req::AdTag;
 
 use super::{
     alice, connect, reload,
-    support::{Config, Proxy, fake_dc, until},
+    support::{Proxy, me::Middle, until},
 };
 
 /// Keys without `general.` that the view shows under their own name, with another value.
@@ -160,21 +159,10 @@ pub(crate) fn proven() -> impl Iterator<Item = String> {
     general.chain(PROVEN.iter().map(|&key| key.to_owned()))
 }
 
-/// A proxy whose sessions go through these MEs.
-fn start(me: &FakeMe, files: &tempfile::TempDir) -> Proxy {
-    me.write_files(files.path()).unwrap();
-    let dc = fake_dc();
-    let keys = me.config_keys(files.path()).into_iter();
-    let config = keys.fold(Config::new(dc.addr()), |config, (key, value)| {
-        config.set(&key, value)
-    });
-    config.start()
-}
-
 #[tokio::test]
 async fn every_other_key_is_handed_on() {
-    let (me, files) = (FakeMe::five_dcs(2).unwrap(), tempfile::tempdir().unwrap());
-    let proxy = start(&me, &files);
+    let middle = Middle::five_dcs(2);
+    let proxy = middle.config().start();
     let at = |path: &str, pointer: &str| proxy.get(path).pointer(pointer).cloned();
     let runtime = |name: &str| at("/v1/stats/minimal/all", &format!("/data/me_runtime/{name}"));
     until("there is a pool", || runtime("floor_mode")).await;
@@ -211,23 +199,16 @@ fn tag(text: &str) -> AdTag {
 }
 
 /// The tag of a session that begins now.
-async fn tag_seen(me: &FakeMe, proxy: &Proxy) -> Option<AdTag> {
-    me.forget_seen();
+async fn tag_seen(middle: &Middle, proxy: &Proxy) -> Option<AdTag> {
+    middle.me.forget_seen();
     let mut client = connect(&alice(proxy)).await;
     client.ping().await.unwrap();
-    me.seen()
+    middle
+        .me
+        .seen()
         .first()
         .expect("a session through a middle proxy")
         .ad_tag
-}
-
-async fn pool(me: &FakeMe, files: &tempfile::TempDir) -> Proxy {
-    let proxy = start(me, files);
-    until("the pool is ready", || {
-        (proxy.get("/v1/runtime/gates")["route_mode"] == json!("middle")).then_some(())
-    })
-    .await;
-    proxy
 }
 
 mod proofs {
@@ -235,29 +216,29 @@ mod proofs {
     use bench::fake_dc::FakeDc;
 
     pub(super) async fn ad_tags(_: &FakeDc) {
-        let (me, files) = (FakeMe::five_dcs(1).unwrap(), tempfile::tempdir().unwrap());
-        let proxy = pool(&me, &files).await;
-        assert_eq!(tag_seen(&me, &proxy).await, None);
+        let middle = Middle::five_dcs(1);
+        let proxy = middle.start(middle.config()).await;
+        assert_eq!(tag_seen(&middle, &proxy).await, None);
         let key = "general.ad_tag";
         reload(&proxy, key, &proxy.config().set(key, format!("\"{ONE}\"")));
-        assert_eq!(tag_seen(&me, &proxy).await, Some(tag(ONE)));
+        assert_eq!(tag_seen(&middle, &proxy).await, Some(tag(ONE)));
         reload(&proxy, key, &proxy.config());
-        assert_eq!(tag_seen(&me, &proxy).await, None);
+        assert_eq!(tag_seen(&middle, &proxy).await, None);
     }
 
     pub(super) async fn ad_tags_of_users(_: &FakeDc) {
-        let (me, files) = (FakeMe::five_dcs(1).unwrap(), tempfile::tempdir().unwrap());
-        let proxy = pool(&me, &files).await;
+        let middle = Middle::five_dcs(1);
+        let proxy = middle.start(middle.config()).await;
         let all = proxy.config().set("general.ad_tag", format!("\"{ONE}\""));
         reload(&proxy, "general.ad_tag", &all);
         let own = all.set("access.user_ad_tags.alice", format!("\"{OTHER}\""));
         reload(&proxy, "access.user_ad_tags", &own);
-        assert_eq!(tag_seen(&me, &proxy).await, Some(tag(OTHER)));
+        assert_eq!(tag_seen(&middle, &proxy).await, Some(tag(OTHER)));
     }
 
     pub(super) async fn counters(_: &FakeDc) {
-        let (me, files) = (FakeMe::five_dcs(1).unwrap(), tempfile::tempdir().unwrap());
-        let proxy = pool(&me, &files).await;
+        let middle = Middle::five_dcs(1);
+        let proxy = middle.start(middle.config()).await;
         let frames = || proxy.zero("middle_proxy/d2c_data_frames_total");
         connect(&alice(&proxy)).await;
         until("frames are counted", || (frames() > 0).then_some(())).await;
