@@ -235,7 +235,11 @@ impl Pool {
 
     /// The next thing to do.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() {
+            self.writers.reuse();
+        }
+        action
     }
 
     /// The keys of a dial were derived: for the self-test, and `socks_kdf_compat_fallback_total`.

@@ -13,7 +13,8 @@ use crate::proto::middle::ops::ConnId;
 pub(crate) struct WriterKey(pub(crate) u32);
 
 impl WriterKey {
-    /// The place in the slab: small numbers, used again by later writers.
+    /// The place in the slab: small numbers. A later writer has it only after the edge has taken
+    /// all actions, the one that closes this writer among them.
     pub(crate) fn index(self) -> usize {
         usize::from((self.0 & 0xffff) as u16)
     }

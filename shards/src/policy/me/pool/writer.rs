@@ -98,6 +98,8 @@ const BUSY_PCT: u8 = 50;
 pub(super) struct Writers {
     places: Vec<Place>,
     free: Vec<u16>,
+    /// Left since [`Self::reuse`] was last called.
+    left: Vec<u16>,
     live: usize,
 }
 
@@ -141,8 +143,14 @@ impl Writers {
         }
         let writer = place.writer.take()?;
         self.live -= 1;
-        self.free.push((key.0 & 0xffff) as u16);
+        self.left.push((key.0 & 0xffff) as u16);
         Some(writer)
+    }
+
+    /// Places that were left may be given away again: whoever keeps something by place has heard
+    /// of the end of who was there.
+    pub(super) fn reuse(&mut self) {
+        self.free.append(&mut self.left);
     }
 
     pub(super) fn get(&self, key: WriterKey) -> Option<&Writer> {

@@ -49,6 +49,25 @@ fn keys_of_writers_that_are_gone_find_nothing() {
 }
 
 #[test]
+fn a_place_is_given_away_again_only_when_its_end_was_heard_of() {
+    let (mut world, _) = open(2);
+    world.settings(|me| me.drain.instant = true);
+    world.apply();
+    let (old, _) = world.bind_to_some(1, 7);
+    let id = world.row(old).id;
+    world.task(TaskKind::Drain { writer: id });
+    world.tick();
+    world.now = Millis(world.now.0 + 1_000);
+    world.pool.advance(world.now, &mut |_, _| ACKNOWLEDGED);
+    assert_eq!(world.pool.writer(old), None, "and nobody was told yet");
+    let dial = world.dials.remove(0).dial;
+    let opened = Opened { secret_epoch: 1 };
+    let fresh = world.pool.dial_ended(dial, Ok(opened), world.now);
+    assert_ne!(fresh.expect("a writer").index(), old.index());
+    world.settle();
+}
+
+#[test]
 fn ids_are_looked_up_as_they_stand_and_unknown_ones_go_by_default() {
     let mut world = World::new(&[(-2, &[at(1)], 1), (2, &[at(2)], 1), (3, &[at(3)], 1)]);
     world.plan.default_dc = 3;
