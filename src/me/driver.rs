@@ -3,7 +3,8 @@
 //!
 //! Decides two things itself. Secret and maps are held back while our public address is being
 //! asked for and the interface's cannot be the right one: every dial before would fail without
-//! saying why. And a family that has no address MEs could answer to is left out, if another one is better off.
+//! saying why. And a family that has no address MEs could answer to is left out, if another one is
+//! better off.
 //!
 //! Source: middle-proxy.md 9.1 (family use), 12.
 
