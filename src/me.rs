@@ -117,13 +117,14 @@ impl Me {
     fn start_in(parts: Parts, world: World) -> io::Result<Self> {
         let now = (parts.now)();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        let unix_secs = since_epoch.unwrap_or_default().as_secs();
+        let unix_ms = since_epoch.unwrap_or_default().as_millis();
+        let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
         let setup = Setup {
             settings: Arc::new(parts.settings.clone()),
             shards: parts.shards,
             cores: parts.cores,
             seed: rand::random(),
-            started_unix_secs: unix_secs.saturating_sub(now.0 / 1000),
+            started_unix_ms: unix_ms.saturating_sub(now.0),
         };
         let supervisor = Arc::new(Mutex::new(Supervisor::new(setup, now)));
         let nat = Arc::new(Mutex::new(Nat::new(parts.sources.nat.clone())));

@@ -58,7 +58,7 @@ pub(in crate::plane) fn status() -> MeStatus {
         shards: 2,
         cores: 2,
         seed: 1,
-        started_unix_secs: STARTED,
+        started_unix_ms: STARTED * 1_000 + 300,
     };
     let mut status = Supervisor::new(setup, Millis(0)).status(NOW);
     let map = BTreeMap::from([(-3, vec![endpoint(3)]), (2, vec![endpoint(1), endpoint(2)])]);

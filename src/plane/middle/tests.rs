@@ -469,7 +469,7 @@ fn start_is_held_only_where_nothing_may_bypass_the_pool() {
         (step.id, step.status),
         ("me_secret_fetch", StepStatus::Ready)
     );
-    assert_eq!(step.started_at_epoch_ms, Some(STARTED * 1_000 + 1_001));
+    assert_eq!(step.started_at_epoch_ms, Some(STARTED * 1_000 + 1_301));
 
     let mut strict = status();
     let mut settings = MeSettings::default();

@@ -19,8 +19,8 @@ use crate::{
 pub struct MeStatus {
     /// When this was put together.
     pub taken_at: Millis,
-    /// Unix seconds at [`Millis`] zero.
-    pub started_unix_secs: u64,
+    /// Unix milliseconds at [`Millis`] zero.
+    pub started_unix_ms: u64,
     /// Shards of the process.
     pub shards: usize,
     /// Keys in force.
@@ -374,14 +374,13 @@ impl MeStatus {
     /// Unix seconds of a moment.
     #[must_use]
     pub fn epoch_secs(&self, at: Millis) -> u64 {
-        self.started_unix_secs.saturating_add(at.0 / 1000)
+        self.epoch_ms(at) / 1000
     }
 
     /// Unix milliseconds of a moment.
     #[must_use]
     pub fn epoch_ms(&self, at: Millis) -> u64 {
-        let started = self.started_unix_secs.saturating_mul(1000);
-        started.saturating_add(at.0)
+        self.started_unix_ms.saturating_add(at.0)
     }
 
     /// `in_desired_map`: the endpoint is in the current map of the group.

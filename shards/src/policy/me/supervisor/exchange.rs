@@ -15,8 +15,8 @@ pub struct Setup {
     pub cores: usize,
     /// For jitter and choices; the same seed and input give the same plans.
     pub seed: u64,
-    /// Unix seconds at [`Millis`] zero.
-    pub started_unix_secs: u64,
+    /// Unix milliseconds at [`Millis`] zero.
+    pub started_unix_ms: u64,
 }
 
 /// Why a file is offered.

@@ -27,7 +27,7 @@ impl Supervisor {
     pub fn status(&self, now: Millis) -> MeStatus {
         MeStatus {
             taken_at: now,
-            started_unix_secs: self.setup.started_unix_secs,
+            started_unix_ms: self.setup.started_unix_ms,
             shards: self.reports.len(),
             settings: Arc::clone(self.settings()),
             plan: Arc::clone(&self.plan),

@@ -47,7 +47,7 @@ impl Process {
             shards,
             cores,
             seed: 7,
-            started_unix_secs: 1_000_000,
+            started_unix_ms: 1_000_000_000,
         };
         let mut supervisor = Supervisor::new(setup, Millis(0));
         let plan = supervisor.take_plan().unwrap();
