@@ -216,14 +216,16 @@ impl ControlPlane for ShardPlane {
 /// How DCs 1 to 5 are reached without the middle proxy, by the first route.
 fn network_path(running: &Running, upstreams: &[UpstreamRow]) -> Vec<MinimalDcPathData> {
     let rows = upstreams.first().map_or(&[][..], |route| &route.dcs);
+    let preference = |dc| {
+        let row = rows.iter().find(|row| row.dc == dc);
+        let (v4, v6) = row.map_or_else(Default::default, |row| (row.v4, row.v6));
+        ip_preference(v4, v6)
+    };
     let dcs = running.dc_addresses.iter();
     dcs.filter(|at| (1..=5).contains(&at.dc))
         .map(|at| MinimalDcPathData {
             dc: at.dc,
-            ip_preference: rows
-                .iter()
-                .find(|row| row.dc == at.dc)
-                .map(|row| ip_preference(row.v4, row.v6)),
+            ip_preference: Some(preference(at.dc)),
             selected_addr_v4: at.v4.map(|addr| addr.to_string()),
             selected_addr_v6: at.v6.map(|addr| addr.to_string()),
         })

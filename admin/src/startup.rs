@@ -195,7 +195,9 @@ impl Startup {
             progress_pct: if ready {
                 100.0
             } else {
-                share(ended, state.steps.len()) * (100.0 - ME_WEIGHT) + me.weight_done()
+                // A step that failed counts as over, and may begin again: that is not the end.
+                let done = share(ended, state.steps.len()) * (100.0 - ME_WEIGHT);
+                (done + me.weight_done()).min(99.0)
             },
             started_at_epoch_secs: self.started_at_epoch_secs,
             ready_at_epoch_secs,
@@ -378,6 +380,8 @@ mod tests {
             (view.status, view.ready_at_epoch_secs),
             (StartupStatus::Ready, Some(u64::MAX))
         );
+        // Not all is done while it waits.
+        at(startup.view(starting(true, 52.0)).progress_pct, 99.0);
         // Where it can be bypassed nobody waits.
         let view = startup.view(starting(false, 0.0));
         assert_eq!((view.status, view.stage), (StartupStatus::Ready, "ready"));

@@ -225,7 +225,7 @@ fn network_path_names_the_five_dcs() {
     };
     let path = network_path(&running, &[route]);
     let seen: Vec<_> = path.iter().map(|row| (row.dc, row.ip_preference)).collect();
-    assert_eq!(seen, [(1, None), (5, Some("prefer_v4"))]);
+    assert_eq!(seen, [(1, Some("unknown")), (5, Some("prefer_v4"))]);
     assert_eq!(path[0].selected_addr_v4.as_deref(), Some("192.0.2.1:443"));
     assert_eq!(network_path(&running, &[]).len(), 2);
 }
