@@ -173,6 +173,17 @@ async fn pool_that_is_up() {
         ["ready", "ready", "middle_proxy"]
     );
     near(&start["me"]["progress_pct"], 100.0);
+    let steps = start["components"].as_array().unwrap();
+    let began = |id: &str| {
+        let step = steps.iter().find(|row| row["id"] == id).unwrap();
+        step["started_at_epoch_ms"].as_u64().unwrap()
+    };
+    // One clock for all of them.
+    assert!(began("config_load") <= began("me_secret_fetch"), "{start}");
+    assert!(
+        began("me_secret_fetch") <= began("me_pool_init_stage1"),
+        "{start}"
+    );
     for path in POOL {
         assert_eq!(proxy.get(path)["enabled"], true, "{path}");
     }
@@ -213,9 +224,9 @@ async fn pool_that_is_down_with_nothing_to_bypass_it() {
     };
     let scene = scene(Fault::Refuse, &[("general.me2dc_fallback", "false")]);
     let proxy = scene.proxy;
-    until("writers are planned", || {
-        let data = proxy.get("/v1/stats/dcs");
-        (data["middle_proxy_enabled"] == true).then_some(())
+    until("the first attempt has failed", || {
+        let start = proxy.get("/v1/runtime/initialization");
+        start["me"]["last_error"].is_string().then_some(())
     })
     .await;
     let (status, ready) = proxy.ask("/v1/health/ready");
@@ -237,7 +248,6 @@ async fn pool_that_is_down_with_nothing_to_bypass_it() {
         words(&start, ["/status", "/me/status"]),
         ["initializing", "initializing"]
     );
-    assert!(start["me"]["last_error"].is_string(), "{start}");
     content(&checker, proxy, None).await;
     assert_eq!(scene.me.total(), bench::fake_me::MeStats::default());
 }
@@ -282,6 +292,12 @@ async fn pool_that_is_bypassed() {
         (gates["route_mode"] == "middle").then_some(())
     })
     .await;
+    let newest = proxy.get("/v1/runtime/events/recent?limit=256")["data"]["events"].clone();
+    let rows = newest.as_array().unwrap().iter();
+    let about_route: Vec<_> = rows
+        .filter(|row| row["event_type"] == "route_mode")
+        .collect();
+    assert!(!about_route.is_empty(), "{newest}");
     let _more = clients(&proxy).await;
     assert_eq!(routes(&proxy), [8, 4, 4]);
     let gates = proxy.get("/v1/runtime/gates");
