@@ -1,7 +1,7 @@
 //! Implements the control API's [`ControlPlane`]: asks all shards, waits for a moment, merges.
 //!
-//! The ME pool is put together in `middle.rs`. The configuration in force, the start's progress and the reloads are told to it by `live.rs`.
-//! What the configuration file says is `store.rs`'s.
+//! The ME pool is put together in `middle.rs`. The configuration in force, the start's progress and
+//! the reloads are told to it by `live.rs`. What the configuration file says is `store.rs`'s.
 
 mod middle;
 #[cfg(test)]

@@ -113,7 +113,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         place: "admin/",
         root: "shards",
-        may: &["control", "counters", "settings"],
+        may: &["control", "counters", "me", "settings"],
     },
     Layer {
         place: "bench/",
