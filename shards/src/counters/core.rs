@@ -82,6 +82,8 @@ labels! {
         MeNoWriter = "me_no_writer",
         /// The ME took no message for too long.
         MeWriterFull = "me_writer_full",
+        /// The ME was lost with what it had not taken, or in the middle of an answer.
+        MeWriterLost = "me_writer_lost",
         /// A length that cannot be true in a stream towards an ME.
         MeDesync = "me_desync",
         /// A frame towards an ME that no client sends.

@@ -110,10 +110,10 @@ impl SessionEnd {
             Self::UnknownDc => Some(BadClass::UnknownDc),
             Self::NoWriter => Some(BadClass::MeNoWriter),
             Self::WriterFull => Some(BadClass::MeWriterFull),
+            Self::WriterLost => Some(BadClass::MeWriterLost),
             Self::Desync => Some(BadClass::MeDesync),
             Self::BadFrame | Self::MessageTooLong => Some(BadClass::MeBadFrame),
-            Self::WriterLost
-            | Self::QueueFull
+            Self::QueueFull
             | Self::BadAnswer
             | Self::DcUnreachable
             | Self::Done
