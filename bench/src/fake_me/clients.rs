@@ -180,6 +180,11 @@ impl Clients {
         self.remove(conn, ClosedBy::Us)
     }
 
+    /// The proxy may close a client that it never had.
+    pub(super) fn expect_close(&mut self, conn: ConnId) {
+        self.closed.insert(conn.0, ClosedBy::Us);
+    }
+
     /// Some of those that are open.
     pub(super) fn some(&self, count: usize) -> Vec<ConnId> {
         self.by_id

@@ -185,9 +185,11 @@ impl<'a> Connection<'a> {
                     self.clients.plan_close(conn);
                 }
             }
-            Order::AnswerNobody(conn) => self
-                .writer
-                .frame(|out| write_answer(conn, 0, &[1; 8], out))?,
+            Order::AnswerNobody(conn) => {
+                self.clients.expect_close(conn);
+                self.writer
+                    .frame(|out| write_answer(conn, 0, &[1; 8], out))?;
+            }
             Order::Ping(id) => self.writer.frame(|out| Note::Ping(id).write(out))?,
             Order::Fault(fault) => self.set_fault(fault),
         }
