@@ -53,7 +53,12 @@ async fn expect_direct(middle: &Middle, proxy: &Proxy, reason: &str) -> Vec<Clie
 
 async fn expect_middle(middle: &Middle, proxy: &Proxy) -> Vec<Client> {
     proxy.until_route("middle").await;
-    let gates = proxy.get("/v1/runtime/gates");
+    let gates = until("the gate is open", || {
+        let gates = proxy.get("/v1/runtime/gates");
+        let open = gates["accepting_new_connections"] == true;
+        open.then_some(gates)
+    })
+    .await;
     assert_eq!(gates["reroute_active"], false);
     assert_eq!(gates["me_runtime_ready"], true);
     let before = middle.me.total().clients_opened;

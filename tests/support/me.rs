@@ -80,14 +80,27 @@ impl Proxy {
     /// Waits until every group has its writers, and no more are there or on their way out.
     pub(crate) async fn until_at_floor(&self) {
         until("the pool is at its floor", || {
-            let data = self.get("/v1/stats/me-writers");
-            let of = |field: &str| data["summary"][field].as_u64();
-            let all = data["writers"].as_array().map(|rows| rows.len() as u64);
-            let wanted = of("required_writers").filter(|&wanted| wanted > 0)?;
-            let there = [of("alive_writers"), of("fresh_alive_writers"), all];
-            (there == [Some(wanted); 3]).then_some(())
+            self.is_at_floor().then_some(())
         })
         .await;
+    }
+
+    /// Every group has its writers, and no more are there or on their way out.
+    pub(crate) fn is_at_floor(&self) -> bool {
+        let (writers, dcs) = (self.get("/v1/stats/me-writers"), self.get("/v1/stats/dcs"));
+        let rows = |of: &Value| of.as_array().cloned().unwrap_or_default();
+        let dcs = rows(&dcs["dcs"]);
+        let at_floor = |row: &Value| {
+            row["floor_target"].as_u64() > Some(0)
+                && row["alive_writers"] == row["floor_target"]
+                && row["fresh_alive_writers"] == row["floor_target"]
+        };
+        let wanted: u64 = dcs
+            .iter()
+            .filter_map(|row| row["floor_target"].as_u64())
+            .sum();
+        let there = rows(&writers["writers"]).len() as u64;
+        !dcs.is_empty() && dcs.iter().all(at_floor) && there == wanted
     }
 
     /// A word of the gates, such as `route_mode`.
