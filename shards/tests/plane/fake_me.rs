@@ -51,6 +51,7 @@ impl Hand<'_> {
 #[derive(Default)]
 pub(crate) struct Heard {
     pub(crate) closed: Vec<ConnId>,
+    pub(crate) pongs: Vec<u64>,
     pub(crate) messages: usize,
     pub(crate) bytes: u64,
     pub(crate) clients: Vec<(SocketAddr, SocketAddr, u32)>,
@@ -125,12 +126,16 @@ struct Connection {
 
 impl Connection {
     fn serve(mut self) {
+        // Gone already: hung up on at once.
+        let Ok(proxy) = self.stream.peer_addr() else {
+            return;
+        };
         let mut nonce = [0; 16];
         random(&mut nonce);
         let mut far = FarSide::new(FarInput {
             secret: secret(),
             me: self.addr,
-            proxy: self.stream.peer_addr().expect("connected"),
+            proxy,
             nonce,
             unix_secs: unix_secs(),
             pid: ProcessId::of_me(self.addr),
@@ -166,14 +171,14 @@ impl Connection {
                     }
                     Request::Close(conn) => heard.lock().expect("no panic").closed.push(conn),
                     Request::Ping(id) => hand.say(|out| Note::Pong(id).write(out)),
-                    Request::Pong(_) | Request::Ignored { .. } => {}
+                    Request::Pong(id) => heard.lock().expect("no panic").pongs.push(id),
+                    Request::Ignored { .. } => {}
                 }
                 closes |= hand.closes;
             };
-            if far
-                .receive(&bytes[..got], &mut out, &mut got_request)
-                .is_err()
-            {
+            if let Err(error) = far.receive(&bytes[..got], &mut out, &mut got_request) {
+                // Shown when the test fails.
+                println!("an ME gives up: {error}");
                 return;
             }
             if far.is_open() && !was_open {
@@ -208,7 +213,7 @@ pub(crate) fn plan(me: &FakeMe, shards: usize, settings: MeSettings) -> Plan {
     let endpoints: Arc<[SocketAddr]> = Arc::new([me.addr]);
     Plan {
         serial: 1,
-        tick: 1,
+        tick: 0,
         route: Route::Middle,
         secret: Some(Arc::new(Secret {
             epoch: 1,

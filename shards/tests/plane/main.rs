@@ -9,6 +9,7 @@ mod ends;
 mod fake_me;
 mod limits;
 mod middle;
+mod middle_ends;
 mod places;
 mod quotas;
 mod rates;

@@ -252,6 +252,14 @@ impl Talk {
         assert_eq!(self.read(&mut [0; 16]), 0, "bytes after the last");
     }
 
+    /// The end, orderly or not, and nothing before it.
+    pub(crate) fn expect_end_or_reset(&mut self) {
+        match self.stream.read(&mut [0; 16]) {
+            Ok(got) => assert_eq!(got, 0, "bytes after the last"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+
     /// A second handle for the other direction. Each may be used for one direction only.
     pub(crate) fn split(&self) -> Self {
         Self {
