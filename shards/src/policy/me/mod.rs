@@ -23,6 +23,8 @@ pub(crate) mod readiness;
 pub(crate) mod refresh;
 pub(crate) mod report;
 pub(crate) mod selftest;
+#[cfg(test)]
+mod simulator;
 pub(crate) mod startup;
 pub(crate) mod status;
 pub(crate) mod supervisor;

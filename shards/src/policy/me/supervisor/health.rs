@@ -205,9 +205,13 @@ impl Supervisor {
                 self.set_outage(line, outage);
                 continue;
             };
+            let alive = group.map(|group| View::new(&self.reports).alive(group, line.ipv6));
             if self.tasks.has(Owner::Outage(line)) {
                 // Its end sets the next one.
                 outage.next = now.after(self.tasks.patience());
+            } else if alive.is_some_and(|alive| alive > 0) {
+                // It is over; the next tick says so.
+                outage.next = now.after(self.settings().single.outage_backoff_max);
             } else if self.health.outage_dials == 0 {
                 let pause = self.settings().single.outage_backoff_min;
                 outage.next = now.after(pause.max(NO_BUDGET_PAUSE));
