@@ -109,7 +109,7 @@ impl Pool {
     }
 
     /// Another active writer may be opened (section 11.5).
-    /// `over_cap`: for coverage, which may pass the cap while the group or the process is below `R`.
+    /// `over_cap`: for coverage, which may pass the cap while group or process are below `R`.
     pub(super) fn has_active_room(&self, dc: i16, over_cap: bool) -> bool {
         let running = self
             .dials

@@ -1,4 +1,5 @@
-//! What a shard keeps of one DC group: its writers, and how far its shares, refills and warm-up are.
+//! What a shard keeps of one DC group: its writers, and how far its shares, refills and warm-up
+//! are.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

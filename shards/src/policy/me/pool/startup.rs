@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   First   all groups at once, one writer each (a group with one endpoint its share), endpoints
-//!           in random order, until each endpoint has failed once; a new `fill_round` is a new attempt
-//!   Rest    one dial per group and round, pauses between rounds; a failed round ends a group's part
+//!           in random order, until each endpoint has failed once; a new `fill_round` is a new
+//!           attempt
+//!   Rest    one dial per group and round, pauses between rounds; a failed round ends a group's
+//!           part
 //! ```
 //!
 //! Source: middle-proxy.md 12.
