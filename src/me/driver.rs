@@ -135,6 +135,8 @@ impl Driver {
     fn take(&mut self, input: Input) {
         let now = (self.parts.now)();
         match input {
+            // Most changes are about users.
+            Input::Settings(settings) if *settings == self.parts.settings => {}
             Input::Settings(settings) => {
                 self.parts.settings = *settings;
                 self.set_settings(now);

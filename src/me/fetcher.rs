@@ -24,6 +24,7 @@ use super::{
     nat_thread::Reset,
     sources::Sources,
 };
+use crate::file_write;
 
 /// Keys that have changed.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +105,8 @@ impl Fetcher {
     /// Until nobody listens any more.
     pub(super) fn run(mut self, orders: &mpsc::Receiver<Order>) {
         for state in &self.files {
+            // What a kill in the middle of a write has left.
+            file_write::clean(&state.file.remote(&self.parts.sources).cache);
             if !state.wanted {
                 let why = StageMove::Skipped("its address family is off in [network]".to_owned());
                 self.stage(state.file, why);
