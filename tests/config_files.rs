@@ -87,7 +87,7 @@ fn the_guides_examples_load() {
 #[test]
 fn check_prints_everything_and_fails() {
     let text = format!(
-        "[server]\nport = \"443\"\nprot = 1\n[general]\nlog_level = \"info\"\nhardswap = true\n\
+        "[server]\nport = \"443\"\nprot = 1\n[general]\nlog_level = \"info\"\nunknown_dc_file_log_enabled = true\n\
          [access.users]\nalice = \"ee{SECRET}612e696f\"\n"
     );
     let (code, said) = check(&text);
@@ -102,7 +102,7 @@ fn check_prints_everything_and_fails() {
          32 hex digits (drop the ee prefix and the domain part)",
         "config.toml:3:1: server.prot is not a known key; did you mean server.port?",
         "1 key not yet in effect",
-        "config.toml:6:1: general.hardswap is not yet in effect in this build",
+        "config.toml:6:1: general.unknown_dc_file_log_enabled is not yet in effect in this build",
         "config.toml: not usable",
     ] {
         assert!(said.lines().any(|own| own == line), "{line}\n--\n{said}");
