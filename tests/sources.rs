@@ -194,3 +194,50 @@ async fn files_put_there_count_while_nothing_can_be_downloaded() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     ping(&proxy).await;
 }
+
+#[tokio::test]
+async fn secret_that_changes_is_told_and_costs_no_session() {
+    let middle = Middle::five_dcs(1);
+    let config = middle
+        .config()
+        .set("server.api.runtime_edge_enabled", true)
+        .set("general.update_every", 1)
+        .set("general.me_reinit_coalesce_window_ms", 10)
+        .set("general.me_hardswap_warmup_delay_min_ms", 0)
+        .set("general.me_hardswap_warmup_delay_max_ms", 1);
+    let proxy = middle.start(config).await;
+    let mut client = Client::connect(&proxy.dial(Mode::Dd)).await.unwrap();
+    client.ping().await.unwrap();
+    let before = std::fs::read(middle.files().join(Page::Secret.file())).unwrap();
+    middle.me.rotate_secret(true);
+    until("writers with the new secret are in use", || {
+        (proxy.pool_count("pool_swap_total") > 0).then_some(())
+    })
+    .await;
+    client.ping().await.unwrap();
+    let events = proxy.get("/v1/runtime/events/recent")["data"]["events"].clone();
+    let kinds: Vec<&str> = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|event| event["event_type"].as_str())
+        .collect();
+    assert!(kinds.contains(&"me_secret"), "{kinds:?}");
+    // The copy on disk is the new one.
+    let cached = std::fs::read(middle.files().join(Page::Secret.file())).unwrap();
+    assert_ne!(cached, before);
+}
+
+#[tokio::test]
+async fn shorter_interval_asks_at_once() {
+    let middle = Middle::five_dcs(1);
+    let proxy = middle.start(middle.config()).await;
+    let asked = middle.me.fetched(Page::ConfigV4);
+    assert_eq!(asked, 1);
+    let line = proxy.reload(&proxy.config().set("general.update_every", 200));
+    assert!(line.contains("applied general.update_every"), "{line}");
+    until("the map is asked for", || {
+        (middle.me.fetched(Page::ConfigV4) > asked).then_some(())
+    })
+    .await;
+}
