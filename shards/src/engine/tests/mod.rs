@@ -4,6 +4,7 @@
 //! Nothing here ticks: a lost wake-up leaves the engine asleep, and the watchdog tells.
 
 mod churn;
+mod doors;
 mod edges;
 mod exhaustion;
 mod peers;
