@@ -234,6 +234,35 @@ pub(crate) fn shares(dc: i16, target: u32, shards: usize) -> Vec<u32> {
     shares
 }
 
+/// What of one shard's share falls on each family (IPv4, IPv6), by the group's endpoints.
+///
+/// Over all shards a family gets `ceil(target * its endpoints / e)` (13), so that none is without a
+/// writer; the sum may be one more than the target.
+pub(crate) fn by_family(dc: i16, shares: &[u32], shard: usize, endpoints: [usize; 2]) -> [u32; 2] {
+    let share = shares.get(shard).copied().unwrap_or_default();
+    let [v4, v6] = endpoints.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    match (v4, v6) {
+        (_, 0) => return [share, 0],
+        (0, _) => return [0, share],
+        _ => {}
+    }
+    let taken = |at: usize| shares.get(at).copied().unwrap_or_default();
+    let all = order(dc, shares.len());
+    let before: u32 = all.take_while(|at| *at != shard).map(taken).sum();
+    let part = |writers: u32, own: u32| {
+        let whole = u64::from(writers) * u64::from(own);
+        let part = whole.div_ceil(u64::from(v4) + u64::from(v6));
+        u32::try_from(part).unwrap_or(u32::MAX)
+    };
+    let first = part(before + share, v4) - part(before, v4);
+    // Who takes the last writer of IPv4 takes the one that rounding up adds to IPv6.
+    let target = sum(shares.iter().copied());
+    let is_last = share > 0 && before + share == target;
+    let rest = target - part(target, v4);
+    let added = if is_last { part(target, v6) - rest } else { 0 };
+    [first, share - first + added]
+}
+
 /// Shards in the order in which a group's writers are given out.
 pub(crate) fn order(dc: i16, shards: usize) -> impl Iterator<Item = usize> {
     let first = spread_hash(dc) as usize % shards;

@@ -123,7 +123,47 @@ fn groups_start_on_different_shards() {
     }
 }
 
+#[test]
+fn families_get_their_part_of_a_share() {
+    for (target, shards, endpoints, expected) in [
+        (3, 1, [2, 0], vec![[3, 0]]),
+        (3, 1, [0, 2], vec![[0, 3]]),
+        (3, 1, [1, 1], vec![[2, 2]]),
+        (4, 1, [2, 2], vec![[2, 2]]),
+        (2, 2, [1, 1], vec![[1, 0], [0, 1]]),
+        (3, 1, [1, 9], vec![[1, 3]]),
+    ] {
+        let given = shares(1, target, shards);
+        let parts: Vec<_> = order(1, shards)
+            .map(|shard| by_family(1, &given, shard, endpoints))
+            .collect();
+        assert_eq!(parts, expected, "{target} over {shards}, {endpoints:?}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn families_sum_up(
+        dc: i16,
+        target in 0_u32..300,
+        shards in 1_usize..40,
+        endpoints in [1_usize..9, 1_usize..9],
+    ) {
+        let given = shares(dc, target, shards);
+        let part = |at: usize| {
+            let parts = (0..shards).map(|shard| by_family(dc, &given, shard, endpoints)[at]);
+            parts.sum::<u32>()
+        };
+        let all = (endpoints[0] + endpoints[1]) as u32;
+        for at in [0, 1] {
+            prop_assert_eq!(part(at), (target * endpoints[at] as u32).div_ceil(all));
+        }
+        for (shard, share) in given.iter().enumerate() {
+            let [v4, v6] = by_family(dc, &given, shard, endpoints);
+            prop_assert!(v4 + v6 == *share || v4 + v6 == share + 1);
+        }
+    }
+
     #[test]
     fn shares_sum_up_and_are_even(dc: i16, target in 0_u32..400, shards in 1_usize..64) {
         let shares = shares(dc, target, shards);

@@ -16,6 +16,7 @@ use super::{
     super::super::Millis,
     Pool,
     exchange::{Action, Ask, SessionFacts, WriterKey},
+    group::family,
     loss::{Ending, survives},
 };
 use crate::{
@@ -267,17 +268,20 @@ impl Pool {
         }
         let idle_ms = plan.settings.floor.idle.as_millis();
         for planned in plan.groups.iter() {
-            let alive: u32 = self.alive(planned).iter().sum();
+            let (alive, wanted) = (self.alive(planned), self.share_by_family(planned));
+            let has_surplus = |at: usize| alive[at] > wanted[at];
             let Some(group) = self.groups.get(&planned.dc) else {
                 continue;
             };
-            if alive <= self.share(planned) {
+            if !has_surplus(0) && !has_surplus(1) {
                 continue;
             }
             let mut idle: Vec<WriterKey> = group.open.clone();
             idle.retain(|key| {
                 self.writers.get(*key).is_some_and(|writer| {
-                    writer.is_empty() && u128::from(writer.idle_ms(now)) >= idle_ms
+                    writer.is_empty()
+                        && u128::from(writer.idle_ms(now)) >= idle_ms
+                        && has_surplus(family(writer.endpoint))
                 })
             });
             self.by_idleness(&mut idle, now);

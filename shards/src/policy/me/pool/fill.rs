@@ -18,7 +18,10 @@ use super::{
     group::family,
     startup::Startup,
 };
-use crate::policy::me::plan::{Fill as Stage, GroupPlan, Plan};
+use crate::policy::me::{
+    floor::by_family,
+    plan::{Fill as Stage, GroupPlan, Plan},
+};
 
 /// The health tick's dials of one group and family.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,14 +53,29 @@ impl Pool {
         planned.shares.get(self.place.shard).copied().unwrap_or(0)
     }
 
-    /// The part of a share that falls on a family.
-    fn share_of(planned: &GroupPlan, share: u32, wanted: usize) -> u32 {
-        let all = u32::try_from(planned.endpoints.len()).unwrap_or(u32::MAX);
-        let own = planned.endpoints.iter().filter(|at| family(**at) == wanted);
-        match u32::try_from(own.count()).unwrap_or(u32::MAX) {
-            0 => 0,
-            own if own == all => share,
-            own => share.saturating_mul(own).div_ceil(all.max(1)),
+    /// What of the share falls on each family.
+    pub(super) fn share_by_family(&self, planned: &GroupPlan) -> [u32; 2] {
+        let of = |wanted| {
+            let mut endpoints = planned.endpoints.iter();
+            endpoints
+                .by_ref()
+                .filter(|at| family(**at) == wanted)
+                .count()
+        };
+        let endpoints = [of(0), of(1)];
+        let parts = by_family(planned.dc, &planned.shares, self.place.shard, endpoints);
+        match (parts, self.share(planned)) {
+            // On demand: one of the family that is preferred.
+            ([0, 0], 1) => {
+                let prefer = usize::from(self.plan.settings.families.prefer_ipv6);
+                let at = if endpoints[prefer] > 0 {
+                    prefer
+                } else {
+                    1 - prefer
+                };
+                std::array::from_fn(|wanted| u32::from(wanted == at))
+            }
+            (parts, _) => parts,
         }
     }
 
@@ -136,7 +154,7 @@ impl Pool {
     }
 
     fn missing(&self, planned: &GroupPlan, wanted: usize) -> u32 {
-        let need = Self::share_of(planned, self.share(planned), wanted);
+        let need = self.share_by_family(planned)[wanted];
         need.saturating_sub(self.expected(planned)[wanted])
     }
 
@@ -255,7 +273,7 @@ impl Pool {
         not_before: Option<Millis>,
         now: Millis,
     ) {
-        let need = Self::share_of(planned, self.share(planned), wanted);
+        let need = self.share_by_family(planned)[wanted];
         let is_reached = self.alive(planned)[wanted] >= need;
         let (base, cap) = {
             let dial = &self.plan.settings.dial;

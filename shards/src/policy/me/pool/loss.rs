@@ -104,9 +104,8 @@ impl Pool {
         if !planned.endpoints.contains(&writer.endpoint) {
             return;
         }
-        let alive: u32 = self.alive(planned).iter().sum();
-        if alive < self.share(planned) {
-            let wanted = family(writer.endpoint);
+        let wanted = family(writer.endpoint);
+        if self.alive(planned)[wanted] < self.share_by_family(planned)[wanted] {
             self.trigger_refill(writer.dc, wanted, Some(writer.endpoint), now);
         }
     }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    super::report::{WriterRow, WriterState},
+    super::{
+        floor::by_family,
+        report::{WriterRow, WriterState},
+    },
     world::World,
 };
 use crate::counters::{MeCounters, PoolCounters};
@@ -193,11 +196,17 @@ impl World {
             let report = shard.pool.snapshot();
             let draining = report.writers.iter().filter(|row| row.state.is_draining());
             assert!(draining.count() <= 2, "{at}");
-            let shares = status
-                .plan
-                .groups
-                .iter()
-                .map(|group| group.shares[at_shard]);
+            let shares = status.plan.groups.iter().map(|group| {
+                let of = |ipv6| {
+                    group
+                        .endpoints
+                        .iter()
+                        .filter(|at| at.is_ipv6() == ipv6)
+                        .count()
+                };
+                let parts = by_family(group.dc, &group.shares, at_shard, [of(false), of(true)]);
+                parts.iter().sum::<u32>()
+            });
             let wanted: u32 = shares.sum();
             let active = report.writers.len();
             assert!(

@@ -76,7 +76,7 @@ impl World {
             shards,
             cores: shards,
             seed,
-            started_unix_secs: 1_700_000_000,
+            started_unix_ms: 1_700_000_000_000,
         };
         let mut dice = Dice::new(seed);
         let shard = |at| Shard::new(at, shards, &settings, seed ^ (at as u64 + 1));

@@ -14,7 +14,7 @@ use std::{
 
 use super::super::{
     super::Millis,
-    floor::order,
+    floor::{by_family, order},
     plan::{Replacing, TaskKind, WriterId},
     report::WriterRow,
 };
@@ -245,7 +245,7 @@ impl Supervisor {
         if rest.is_some_and(|until| *until > now) || self.tasks.has(owner) {
             return;
         }
-        let surplus = self.surplus(group, &group.given);
+        let surplus = self.surplus(group);
         let idle = self.idle_writers(group, now, |row| {
             row.endpoint.is_ipv6() == ipv6 && !surplus.contains(&row.id) && is_aged(row, now)
         });
@@ -358,20 +358,26 @@ impl Supervisor {
 
     /// Of each shard's empty writers of a group, the longest idle ones beyond its share: they are
     /// left to idle until the shard drains them (11.4).
-    fn surplus(&self, group: &Group, shares: &[u32]) -> BTreeSet<WriterId> {
+    fn surplus(&self, group: &Group) -> BTreeSet<WriterId> {
+        let view = View::new(&self.reports);
+        let endpoints = [false, true].map(|ipv6| group.endpoints_of(ipv6).count());
         let mut surplus = BTreeSet::new();
-        for (shard, share) in shares.iter().enumerate() {
-            let view = View::new(&self.reports);
-            let here = view.active_of(group).filter(|(at, _)| *at == shard);
-            let rows: Vec<&WriterRow> = here.map(|(_, row)| row).collect();
-            let share = usize::try_from(*share).unwrap_or(usize::MAX);
-            let mut idle: Vec<_> = rows
-                .iter()
-                .filter_map(|row| Some((row.idle_since?, row.id)))
-                .collect();
-            idle.sort_unstable();
-            let beyond = rows.len().saturating_sub(share);
-            surplus.extend(idle.into_iter().take(beyond).map(|(_, id)| id));
+        for shard in 0..group.given.len() {
+            let wanted = by_family(group.dc, &group.given, shard, endpoints);
+            for (ipv6, wanted) in [false, true].into_iter().zip(wanted) {
+                let here = view
+                    .active_of(group)
+                    .filter(|(at, row)| *at == shard && row.endpoint.is_ipv6() == ipv6);
+                let rows: Vec<&WriterRow> = here.map(|(_, row)| row).collect();
+                let idle = rows
+                    .iter()
+                    .filter_map(|row| Some((row.idle_since?, row.id)));
+                let mut idle: Vec<_> = idle.collect();
+                idle.sort_unstable();
+                let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+                let beyond = rows.len().saturating_sub(wanted);
+                surplus.extend(idle.into_iter().take(beyond).map(|(_, id)| id));
+            }
         }
         surplus
     }
