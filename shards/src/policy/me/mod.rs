@@ -17,7 +17,6 @@ pub(crate) mod dice;
 pub(crate) mod families;
 pub(crate) mod floor;
 pub(crate) mod plan;
-#[cfg_attr(not(test), expect(dead_code, reason = "the edge takes it up"))]
 pub(crate) mod pool;
 pub(crate) mod readiness;
 pub(crate) mod refresh;

@@ -10,8 +10,8 @@
 //!   bind, target, unbind (every frame) ───┘─> report ──> supervisor, when due
 //! ```
 //!
-//! After any call but `target`, `unbind`, `set_queue` and `pong` there may be actions; after any
-//! call the next deadline may have moved.
+//! After any call but `target`, `unbind` and `pong` there may be actions; after any call the next
+//! deadline may have moved.
 //!
 //! Source: middle-proxy.md 11 to 19.
 
@@ -249,12 +249,6 @@ impl Pool {
             count.me(|me| me.socks_kdf_compat_fallback_total += 1);
         }
         self.outbox.event(PoolEvent::Keys(derived.facts));
-    }
-
-    /// What the supervisor is to hear from the edge: [`PoolEvent::Socks`]. The pool tells the rest
-    /// itself.
-    pub(crate) fn pass_on(&mut self, event: PoolEvent) {
-        self.outbox.event(event);
     }
 
     /// A dial is over. `None` for an open one: nobody wants it any more, close it.

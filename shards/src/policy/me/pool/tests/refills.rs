@@ -265,7 +265,6 @@ fn what_dials_learn_of_our_address_is_passed_on() {
     };
     let fell_back = true;
     world.pool.keys_derived(Derived { facts, fell_back });
-    world.pool.pass_on(PoolEvent::LostEarly { endpoint: at(9) });
     world.pass(20);
     let events = world
         .reports
