@@ -44,11 +44,13 @@ impl Asker {
                     "and nobody may be asked for the public one: set middle_proxy_nat_probe",
                 );
             }
-            for ipv6 in [false, true] {
-                if self.nat().is_due(ipv6, Instant::now()) {
+            // Who need not wait for an answer does not, neither for the other family's.
+            for ipv6 in [None, Some(false), Some(true)] {
+                if let Some(ipv6) = ipv6
+                    && self.nat().is_due(ipv6, Instant::now())
+                {
                     self.ask(ipv6);
                 }
-                // One family need not wait for the other.
                 if self.tell_changes(&mut told).is_err() {
                     return;
                 }

@@ -259,6 +259,25 @@ fn dials_wait_for_our_address_where_the_interface_s_is_private() {
 }
 
 #[test]
+fn nobody_waits_for_an_address_where_the_interface_s_is_public() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = silent.local_addr().unwrap().to_string();
+    let process = start_at(
+        MeSettings::default(),
+        |ipv6| (!ipv6).then(|| [8, 8, 8, 8].into()),
+        |sources, web| {
+            web.set("proxy-secret", SECRET);
+            web.set("v4", MAP);
+            sources.nat.stun = true;
+            // One after the other: longer than this test has patience.
+            sources.nat.servers = vec![server; 100];
+            sources.nat.concurrency = 1;
+        },
+    );
+    process.until("there is a plan", has_writers_to_fill);
+}
+
+#[test]
 fn changed_keys_reach_the_shards() {
     let process = start(MeSettings::default(), |_, web| {
         web.set("proxy-secret", SECRET);
