@@ -6,17 +6,17 @@ mod support;
 
 use bench::{
     client::{Client, Mode},
-    fake_dc::FakeDc,
-    fake_me::{FakeMe, Fault},
+    fake_me::{Fault, MeStats},
 };
 use serde_json::Value;
-use tempfile::TempDir;
 
 use support::{
-    Config, Proxy,
+    Proxy,
     checker::{checker, content},
     config::BOB,
-    fake_dc, has_two_cores, until,
+    has_two_cores,
+    me::Middle,
+    until,
 };
 
 /// Five DCs with two endpoints each; with those of negative ids ten groups of three writers.
@@ -31,40 +31,23 @@ const POOL: [&str; 4] = [
     "/v1/runtime/me-selftest",
 ];
 
-/// A proxy, MEs, a DC for those who go direct, and the MEs' files.
-struct Scene {
-    proxy: Proxy,
-    me: FakeMe,
-    _dc: FakeDc,
-    _files: TempDir,
-}
-
-/// Starts a proxy behind MEs that suffer from `fault`.
-fn scene(fault: Fault, keys: &[(&str, &str)]) -> Scene {
-    let (me, dc) = (FakeMe::five_dcs(2).unwrap(), fake_dc());
-    me.set_fault_everywhere(fault);
-    let files = tempfile::tempdir().unwrap();
-    me.write_files(files.path()).unwrap();
-    let mut config = Config::new(dc.addr())
+/// A proxy behind MEs of five DCs, all of which suffer from `fault`.
+fn scene(fault: Fault, keys: &[(&str, &str)]) -> (Middle, Proxy) {
+    let middle = Middle::five_dcs(2);
+    middle.me.set_fault_everywhere(fault);
+    let mut config = middle
+        .config()
         .user("bob", BOB)
+        .set("general.me2dc_fallback", "true")
         .set("server.api.runtime_edge_enabled", "true")
-        .set("server.api.runtime_edge_cache_ttl_ms", "0")
-        .set("general.me_single_endpoint_shadow_rotate_every_secs", "0");
-    for (key, value) in me.config_keys(files.path()) {
-        config = config.set(&key, value);
-    }
+        .set("server.api.runtime_edge_cache_ttl_ms", "0");
     for (key, value) in keys {
         config = config.set(key, value);
     }
     if has_two_cores() {
         config = config.shards(2);
     }
-    Scene {
-        proxy: config.start(),
-        me,
-        _dc: dc,
-        _files: files,
-    }
+    (middle, config.start())
 }
 
 /// Four clients of all framings that have been answered.
@@ -118,13 +101,8 @@ async fn pool_that_is_up() {
     let Some(checker) = checker() else {
         return;
     };
-    let scene = scene(Fault::None, &[]);
-    let proxy = scene.proxy;
-    until("all writers are there", || {
-        let summary = proxy.get("/v1/stats/me-writers")["summary"].clone();
-        (summary["fresh_alive_writers"] == WRITERS).then_some(())
-    })
-    .await;
+    let (_middle, proxy) = scene(Fault::None, &[]);
+    proxy.until_at_floor().await;
     let mut held = clients(&proxy).await;
     assert_eq!(routes(&proxy), [4, 4, 0]);
 
@@ -222,8 +200,7 @@ async fn pool_that_is_down_with_nothing_to_bypass_it() {
     let Some(checker) = checker() else {
         return;
     };
-    let scene = scene(Fault::Refuse, &[("general.me2dc_fallback", "false")]);
-    let proxy = scene.proxy;
+    let (middle, proxy) = scene(Fault::Refuse, &[("general.me2dc_fallback", "false")]);
     until("the first attempt has failed", || {
         let start = proxy.get("/v1/runtime/initialization");
         start["me"]["last_error"].is_string().then_some(())
@@ -249,7 +226,7 @@ async fn pool_that_is_down_with_nothing_to_bypass_it() {
         ["initializing", "initializing"]
     );
     content(&checker, proxy, None).await;
-    assert_eq!(scene.me.total(), bench::fake_me::MeStats::default());
+    assert_eq!(middle.me.total(), MeStats::default());
 }
 
 #[tokio::test]
@@ -257,8 +234,7 @@ async fn pool_that_is_bypassed() {
     let Some(checker) = checker() else {
         return;
     };
-    let scene = scene(Fault::HandshakeError(-3), &[]);
-    let proxy = scene.proxy;
+    let (middle, proxy) = scene(Fault::HandshakeError(-3), &[]);
     let mut held = clients(&proxy).await;
     assert_eq!(routes(&proxy), [4, 0, 4]);
     until("the pool's part of the start goes on", || {
@@ -286,12 +262,8 @@ async fn pool_that_is_bypassed() {
     }
 
     // Once it is up new sessions take it; those that are there stay where they are.
-    scene.me.set_fault_everywhere(Fault::None);
-    until("the pool is ready", || {
-        let gates = proxy.get("/v1/runtime/gates");
-        (gates["route_mode"] == "middle").then_some(())
-    })
-    .await;
+    middle.me.set_fault_everywhere(Fault::None);
+    proxy.until_route("middle").await;
     let newest = proxy.get("/v1/runtime/events/recent?limit=256")["data"]["events"].clone();
     let rows = newest.as_array().unwrap().iter();
     let about_route: Vec<_> = rows
@@ -315,8 +287,7 @@ async fn pool_that_is_not_known_yet() {
         ("general.proxy_secret_url", "\"http://127.0.0.1:9/secret\""),
         ("general.proxy_secret_path", "\"no-secret\""),
     ];
-    let scene = scene(Fault::None, &keys);
-    let proxy = scene.proxy;
+    let (_middle, proxy) = scene(Fault::None, &keys);
     for path in POOL {
         let data = proxy.get(path);
         assert_eq!(data["enabled"], false, "{path}");
@@ -335,5 +306,4 @@ async fn pool_that_is_not_known_yet() {
         .find(|row| row["id"] == "me_secret_fetch")
         .unwrap();
     assert!(secret["attempts"].as_u64() > Some(0), "{secret}");
-    drop(scene.me);
 }
