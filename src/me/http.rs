@@ -139,6 +139,14 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_do_not_speak_tls_are_errors() {
+        let url = server("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfour");
+        let url = url.replace("http:", "https:");
+        let error = Https::new().get(&url, 4).unwrap_err();
+        assert!(error.contains("corrupt message"), "{error}");
+    }
+
+    #[test]
     fn skew_is_the_distance_to_our_clock_in_either_direction() {
         let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";

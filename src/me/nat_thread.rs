@@ -40,9 +40,7 @@ impl Asker {
                 self.nat().set_local(ipv6, local);
             }
             if self.nat().is_helpless() {
-                self.complain(
-                    "and nobody may be asked for the public one: set middle_proxy_nat_probe",
-                );
+                self.complain("and nobody is asked: set general.middle_proxy_nat_probe = true");
             }
             // Who need not wait for an answer does not, neither for the other family's.
             for ipv6 in [None, Some(false), Some(true)] {
