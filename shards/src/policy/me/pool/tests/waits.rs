@@ -158,6 +158,17 @@ fn who_left_while_waiting_is_forgotten_and_passes_its_turn_on() {
 }
 
 #[test]
+fn so_many_wait_and_no_more() {
+    let mut world = World::new(&[(1, &[at(1)], 1)]);
+    world.apply();
+    let binds = (0..=1 << 17).map(|session| world.pool.bind(1, session, world.now));
+    let refused = binds.filter(|bind| *bind == Bind::Refused).count();
+    assert_eq!(refused, 1);
+    // Who waits already is not refused.
+    assert_eq!(world.bind(1, 0), Bind::Wait);
+}
+
+#[test]
 fn ids_that_nobody_configured_start_no_recovery() {
     let mut world = World::new(&[(1, &[at(1)], 1)]);
     world.plan.default_dc = 1;
