@@ -136,22 +136,19 @@ impl World {
         assert!(status.plan.tasks.len() <= 4 * groups + shards, "{at}");
     }
 
-    /// After faults: every shard has its share of every group, and the pool is ready.
-    pub(super) fn check_floors(&self) {
+    /// After faults: what is still missing of every shard's share and of readiness.
+    pub(super) fn missing(&self) -> Option<String> {
         let status = self.supervisor.status(self.now);
-        let at = format!("seed {} at {} s", self.seed, self.now.0 / 1_000);
-        assert!(
-            status.route.ready && status.route.middle,
-            "{:?}, {at}",
-            status.route
-        );
-        assert!(
-            status.quarantine.is_empty(),
-            "{:?}, {at}",
-            status.quarantine
-        );
-        for group in status.plan.groups.iter() {
-            assert_eq!(group.outage, [false; 2], "{at}");
+        if !status.route.ready || !status.route.middle {
+            return Some(format!("{:?}", status.route));
+        }
+        if !status.quarantine.is_empty() {
+            return Some(format!("{:?}", status.quarantine));
+        }
+        status.plan.groups.iter().find_map(|group| {
+            if group.outage != [false; 2] {
+                return Some(format!("DC {} is in outage", group.dc));
+            }
             let active = |shard: usize| {
                 let writers = self.shards[shard].pool.snapshot().writers;
                 let counts = |row: &WriterRow| {
@@ -163,18 +160,33 @@ impl World {
             if !status.floor.spread {
                 // What sessions opened elsewhere on demand may stand for a shard's share.
                 let all: usize = (0..self.shards.len()).map(active).sum();
-                assert!(all >= 1, "DC {} has none, {at}", group.dc);
-                continue;
+                return (all == 0).then(|| format!("DC {} has no writer", group.dc));
             }
-            for (shard, share) in group.shares.iter().enumerate() {
+            group.shares.iter().enumerate().find_map(|(shard, share)| {
                 // A moment ago an ME may have ended one; its refill takes three round trips.
                 let near = (*share as usize)
                     .saturating_sub(1)
                     .max(usize::from(*share > 0));
                 let active = active(shard);
-                assert!(active >= near, "DC {}: {active} of {share}, {at}", group.dc);
-            }
+                (active < near).then(|| format!("DC {}: {active} of {share}", group.dc))
+            })
+        })
+    }
+
+    /// Lets time pass until nothing is missing; returns how many seconds that took.
+    pub(super) fn recover(&mut self, secs_max: u64) -> u64 {
+        for secs in 0..=secs_max {
+            let Some(missing) = self.missing() else {
+                return secs;
+            };
+            assert!(
+                secs < secs_max,
+                "{missing} after {secs} s, seed {}",
+                self.seed
+            );
+            self.run(Duration::from_secs(1));
         }
+        secs_max
     }
 
     /// Nobody is left: no session, no wait, no more writers than wanted, nothing to be done.

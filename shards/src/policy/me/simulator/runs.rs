@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    super::{pool::Loss, supervisor::Origin},
+    super::{super::Millis, pool::Loss, supervisor::Origin},
     network::Mood,
     world::World,
 };
@@ -104,9 +104,9 @@ fn run(seed: u64, shards: usize, ipv6: bool, change: impl Fn(&mut MeSettings)) -
     let endpoints = u8::try_from(1 + world.dice.up_to(3)).expect("few");
     let mut moved = 1;
     world.offer_map(map(moved, endpoints, ipv6), Origin::Startup);
+    world.recover(20);
     world.run(Duration::from_secs(60));
     world.check();
-    world.check_floors();
     let hour = world.now.after(Duration::from_secs(3_600));
     while world.now < hour {
         world.fault(&mut moved, endpoints, ipv6);
@@ -120,17 +120,19 @@ fn run(seed: u64, shards: usize, ipv6: bool, change: impl Fn(&mut MeSettings)) -
         }
     }
     world.calm();
-    // The longest back-off of a tick, half as much by chance, a slow dial, and a pass of warm-up.
-    world.run(Duration::from_secs(120));
+    world.recovered_in = world.recover(RECOVERED_SECS);
     world.check();
-    world.check_floors();
     world.arrivals = None;
     world.run(Duration::from_secs(900));
     world.check();
-    world.check_floors();
+    world.recover(5);
     world.check_quiet();
     world
 }
+
+/// The longest back-off of a tick and half as much by chance, the tick, and a slow dial that began
+/// before the calm.
+const RECOVERED_SECS: u64 = 30 + 15 + 3 + 15;
 
 /// Seeds to run: `SIM_SEED`, or some.
 fn seeds(some: std::ops::Range<u64>) -> Vec<u64> {
@@ -147,10 +149,11 @@ fn tell(world: &World) {
     }
     let (me, pool) = world.totals();
     println!(
-        "seed {}: {} events, {} plans\n{}\n{me:?}\n{pool:?}",
+        "seed {}: {} events, {} plans, well again after {} s\n{}\n{me:?}\n{pool:?}",
         world.seed,
         world.events,
         world.plans,
+        world.recovered_in,
         lines.join("\n")
     );
 }
@@ -192,4 +195,43 @@ fn runs_are_repeatable() {
         (world.events, world.plans, world.totals())
     };
     assert_eq!(totals(99), totals(99));
+}
+
+#[test]
+fn a_start_opens_what_the_floors_ask_for_and_no_more() {
+    for shards in [1, 2, 4] {
+        let mut world = World::new(settings(), shards, 5);
+        world.arrivals = None;
+        world.offer_map(map(1, 3, false), Origin::Startup);
+        let opened =
+            |world: &World| -> u64 { world.shards.iter().map(|shard| shard.totals.opened).sum() };
+        // When all groups are served, and when all writers are there.
+        let (mut first, mut full) = (None, Millis(0));
+        for _ in 0..200 {
+            let before = opened(&world);
+            world.run(Duration::from_millis(100));
+            let status = world.supervisor.status(world.now);
+            assert!(opened(&world) <= u64::from(status.floor.targets_total));
+            if opened(&world) > before {
+                full = world.now;
+            }
+            if status.startup.ready_at.is_some() {
+                first = first.or(Some((world.now, opened(&world))));
+            }
+        }
+        let status = world.supervisor.status(world.now);
+        let opened = opened(&world);
+        // Twelve groups; on four shards each of them has one of every group.
+        let required = 12 * u64::try_from(shards.max(3)).expect("few");
+        assert_eq!(opened, required);
+        assert_eq!(u64::from(status.floor.targets_total), required);
+        let dials: u64 = world.shards.iter().map(|shard| shard.totals.dialled).sum();
+        assert_eq!(dials, required, "no dial in vain");
+        // Groups of one endpoint (four of them) get all of theirs first, the others one per shard.
+        let (at, at_first) = first.expect("it starts");
+        let per_shard = 8 * u64::try_from(shards).expect("few");
+        assert!(at.0 < 1_000 && at_first >= per_shard.min(24) + 12);
+        // The rest comes in rounds with pauses between them.
+        assert!(full.since(at) >= 500 || shards > 1, "{at:?} to {full:?}");
+    }
 }

@@ -2,13 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use super::{
-    super::{
-        super::Millis,
-        plan::{Plan, Route},
-        pool::{Bind, ClosedBy, DialId, Place, Pool, SessionFacts, Target, WriterKey},
-    },
-    network::Network,
+use super::super::{
+    super::Millis,
+    plan::{Plan, Route},
+    pool::{Bind, ClosedBy, DialId, Place, Pool, SessionFacts, Target, WriterKey},
 };
 use crate::{proto::middle::ops::ConnId, settings::MeSettings};
 
@@ -59,6 +56,7 @@ pub(super) struct Totals {
     pub(super) gave_up: u64,
     pub(super) refused: u64,
     pub(super) answers: u64,
+    pub(super) dialled: u64,
     pub(super) opened: u64,
     pub(super) late_answers: u64,
 }
@@ -236,7 +234,6 @@ impl Shard {
     pub(super) fn facts(
         sessions: &BTreeMap<u32, Session>,
         links: &BTreeMap<WriterKey, Link>,
-        network: &Network,
         writer: WriterKey,
         place: u32,
     ) -> SessionFacts {
@@ -246,13 +243,12 @@ impl Shard {
             links.contains_key(&writer),
             "asked about a writer that is gone"
         );
-        let _ = network;
         SessionFacts {
             unsent: false,
             acknowledged: !session.in_flight,
             last_c2d: session.last_c2d,
             last_d2c: session.last_d2c,
-            key_exchange: session.nonce % 50 == 0,
+            key_exchange: session.nonce.is_multiple_of(50),
         }
     }
 }

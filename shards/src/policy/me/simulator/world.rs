@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) map: Vec<(i16, SocketAddr)>,
     pub(super) secret: u8,
     pub(super) plans: u64,
+    /// Seconds from the last fault to full floors.
+    pub(super) recovered_in: u64,
     pub(super) events: u64,
     heap: BinaryHeap<Entry>,
     order: u64,
@@ -92,6 +94,7 @@ impl World {
             map: Vec::new(),
             secret: 1,
             plans: 0,
+            recovered_in: 0,
             events: 0,
             heap: BinaryHeap::new(),
             order: 0,
@@ -251,9 +254,8 @@ impl World {
                 ..
             } = &mut self.shards[at];
             if pool.next_deadline().is_some_and(|due| due <= now) {
-                let network = &self.network;
                 pool.advance(now, &mut |writer, place| {
-                    Shard::facts(sessions, links, network, writer, place)
+                    Shard::facts(sessions, links, writer, place)
                 });
             }
             let mut rests = true;
@@ -304,6 +306,7 @@ impl World {
                 };
                 let result = fate.result.map(|()| opened);
                 self.shards[at].dials.insert(dial, endpoint);
+                self.shards[at].totals.dialled += 1;
                 self.push_after(fate.after, Event::DialEnds(at, dial, result));
             }
             Action::CancelDial(dial) => {
@@ -404,9 +407,8 @@ impl World {
             links,
             ..
         } = &mut self.shards[at];
-        let network = &self.network;
         pool.lost(key, why, self.now, &mut |writer, place| {
-            Shard::facts(sessions, links, network, writer, place)
+            Shard::facts(sessions, links, writer, place)
         });
         // Its actions name it still; then it is gone.
         while let Some(action) = self.shards[at].pool.next_action() {
