@@ -1,3 +1,5 @@
+//! The tables of floors and caps, and what holds for all numbers.
+
 use proptest::prelude::*;
 
 use super::*;
