@@ -274,7 +274,7 @@ fn quota_ends_a_session_before_or_behind_the_answer_that_breaks_it() {
 #[test]
 fn answer_beyond_quota_and_overshoot_is_not_written() {
     let me = FakeMe::start(|message, hand| {
-        for _ in 0..3 {
+        for _ in 0..5 {
             hand.answer(message.conn, &[7; 600]);
         }
     });
@@ -292,6 +292,9 @@ fn answer_beyond_quota_and_overshoot_is_not_written() {
     drop(talk);
     let end = proxy.until_idle();
     assert_eq!(end.me.d2c_quota_reject_pre_write_total, 1);
+    assert_eq!(end.me.route_drop_channel_closed_total, 2, "those behind it");
+    assert_eq!(end.me.route_drop_no_conn_total, 0);
+    until("the ME hears of it, once", || me.heard().closed.len() == 1);
     assert_eq!(end.me.d2c_quota_reject_post_write_total, 0);
 }
 

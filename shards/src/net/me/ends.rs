@@ -13,7 +13,7 @@ use super::{
     flush::count_reason,
     link::Link,
     middle_of,
-    session::{Closing, Middle, Stop},
+    session::{Bound, Closing, Middle, Stop},
 };
 use crate::{
     engine::SocketId,
@@ -48,7 +48,11 @@ impl Shard {
         // Nobody is waited for any more: the client is read, to hear of its end.
         middle.up.flow = Default::default();
         if let Some(me) = self.me.as_deref_mut() {
-            me.leave(key, middle, now);
+            // Its place stays until it is gone: what still comes is not a stranger's.
+            match &mut middle.bound {
+                Some(bound) => me.tell_end(bound),
+                None => me.leave(key, middle, now),
+            }
             if middle.down.is_empty() {
                 count_reason(&mut me.counters, Reason::Close);
             }
@@ -238,20 +242,30 @@ impl Shard {
 }
 
 impl Me {
+    /// Says once that a session is over.
+    fn tell_end(&mut self, bound: &mut Bound) {
+        if std::mem::replace(&mut bound.told, true) {
+            return;
+        }
+        if let Some(Link::Open(writer)) = self.links.get_mut(bound.link as usize) {
+            writer.queue.note(Note::CloseConn(bound.conn));
+            if !writer.dirty {
+                writer.dirty = true;
+                self.dirty.push(bound.link);
+            }
+        }
+    }
+
     /// A session leaves its writer, or stops waiting for one.
     fn leave(&mut self, key: u32, middle: &mut Middle, now: Millis) {
         match middle.bound.take() {
             None => self.pool.forget(key),
-            Some(bound) => {
-                let told = self
+            Some(mut bound) => {
+                let known = self
                     .pool
                     .unbind(bound.writer, bound.conn, ClosedBy::Us, now);
-                if told && let Some(Link::Open(writer)) = self.links.get_mut(bound.link as usize) {
-                    writer.queue.note(Note::CloseConn(bound.conn));
-                    if !writer.dirty {
-                        writer.dirty = true;
-                        self.dirty.push(bound.link);
-                    }
+                if known {
+                    self.tell_end(&mut bound);
                 }
             }
         }

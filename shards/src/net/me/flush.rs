@@ -148,7 +148,11 @@ impl Shard {
     pub(in crate::net) fn middle_writable(&mut self, key: u32) {
         if let Some(middle) = self.middle_mut(key) {
             middle.down.flow.stalled = false;
-            self.middle_flush(key, Reason::Drain);
+            let reason = match middle.closing {
+                Some(_) => Reason::Close,
+                None => Reason::Drain,
+            };
+            self.middle_flush(key, reason);
         }
     }
 

@@ -105,7 +105,13 @@ impl Shard {
         let Some(me) = self.me.as_deref_mut() else {
             return false;
         };
+        let bound = self
+            .sessions
+            .get(session as usize)
+            .and_then(super::middle_ref)
+            .and_then(|middle| middle.bound);
         if tell
+            && bound.is_some_and(|bound| !bound.told)
             && let Some(link) = me.link_of(writer)
             && let Some(Link::Open(open)) = me.links.get_mut(link as usize)
         {

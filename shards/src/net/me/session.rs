@@ -70,6 +70,8 @@ pub(super) struct Bound {
     pub(super) last_message: Millis,
     /// That message was part of a key exchange.
     pub(super) key_exchange: bool,
+    /// The ME has been told that the session is over.
+    pub(super) told: bool,
 }
 
 /// The end that follows when everything is delivered.

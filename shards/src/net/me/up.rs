@@ -460,6 +460,7 @@ impl Reading<'_> {
             bytes: 0,
             last_message: self.now,
             key_exchange: false,
+            told: false,
         });
         Ok(())
     }
