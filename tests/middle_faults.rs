@@ -8,140 +8,24 @@
 mod support;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
     time::{Duration, Instant},
 };
 
-use bench::{
-    client::{Client, ClientError, Dial, Mode, Receiver, Sender},
-    fake_me::{Ending, Fault, Order},
-};
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use shards::proto::dc::DcId;
-use tokio::task::JoinSet;
+use bench::fake_me::{Ending, Fault, Order};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use support::{
     PATIENCE, Proxy, has_two_cores,
     me::{Middle, a_while},
+    persistent::Crowd,
     until,
 };
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
-
-/// What all clients have met.
-#[derive(Debug, Default)]
-struct Met {
-    stop: AtomicBool,
-    answers: AtomicU64,
-    /// Requests that were never answered; an official client sends them once more.
-    unanswered: AtomicU64,
-    /// Sessions that the proxy ended.
-    lost: AtomicU64,
-    /// Connects that did not become a session.
-    turned_away: AtomicU64,
-}
-
-/// A client that asks again when no answer comes, as official ones do, and connects again when it
-/// is closed.
-struct Persistent {
-    dial: Dial,
-    dice: StdRng,
-    met: Arc<Met>,
-}
-
-impl Persistent {
-    async fn run(mut self) -> Result<(), ClientError> {
-        while !self.met.stop.load(Relaxed) {
-            let session = match Client::connect(&self.dial).await {
-                Ok(client) => self.session(client).await,
-                Err(error) => Err(error),
-            };
-            match session {
-                Ok(()) => return Ok(()),
-                // A closed gate keeps connects waiting.
-                Err(
-                    ClientError::Closed { .. }
-                    | ClientError::Io { .. }
-                    | ClientError::TimedOut { step: "connecting" },
-                ) => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                // Anything else is damage.
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    async fn session(&mut self, client: Client) -> Result<(), ClientError> {
-        let (mut tx, mut rx) = client.split();
-        let mut open = BTreeSet::new();
-        let mut answered = false;
-        let end = loop {
-            if self.met.stop.load(Relaxed) {
-                break Ok(());
-            }
-            if let Err(error) = self.ask(&mut tx, &mut rx, &mut open, &mut answered).await {
-                break Err(error);
-            }
-        };
-        self.met.unanswered.fetch_add(open.len() as u64, Relaxed);
-        if end.is_err() {
-            let count = if answered {
-                &self.met.lost
-            } else {
-                &self.met.turned_away
-            };
-            count.fetch_add(1, Relaxed);
-        }
-        end
-    }
-
-    /// One request, which is one frame each way, and its answer or that of an earlier one.
-    async fn ask(
-        &mut self,
-        tx: &mut Sender,
-        rx: &mut Receiver,
-        open: &mut BTreeSet<u32>,
-        answered: &mut bool,
-    ) -> Result<(), ClientError> {
-        let bytes = match self.dice.random_range(0..20) {
-            0 => self.dice.random_range(10_000..100_000) * 4,
-            1..5 => self.dice.random_range(100..4_000) * 4,
-            _ => 40,
-        };
-        let mut body = vec![0; bytes];
-        self.dice.fill_bytes(&mut body);
-        open.insert(tx.echo(&body).await?);
-        let limit = tokio::time::Instant::now() + ANSWER_LIMIT;
-        loop {
-            let Ok(answer) = tokio::time::timeout_at(limit, rx.answer()).await else {
-                return Ok(());
-            };
-            let answer = answer?;
-            *answered = true;
-            // Each once: none is made up, none comes twice.
-            assert!(open.remove(&answer.id), "an answer to {}", answer.id);
-            self.met.answers.fetch_add(1, Relaxed);
-            if open.is_empty() {
-                break;
-            }
-        }
-        let pause = Duration::from_millis(self.dice.random_range(0..30));
-        tokio::time::sleep(pause).await;
-        Ok(())
-    }
-}
-
-/// How long a client waits before it asks again.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// The campaign itself.
 struct Campaign<'a> {
@@ -311,7 +195,7 @@ async fn sessions_outlive_what_they_can_and_the_pool_recovers() {
     }
     let proxy = middle.start(config).await;
     let before = held(&proxy);
-    let (met, clients) = start_clients(&proxy, seed);
+    let mut crowd = Crowd::start(&proxy, 40, seed);
     let mut campaign = Campaign {
         middle: &middle,
         dice: StdRng::seed_from_u64(seed),
@@ -319,7 +203,7 @@ async fn sessions_outlive_what_they_can_and_the_pool_recovers() {
         log: Vec::new(),
     };
     campaign.run(Duration::from_secs(secs)).await;
-    check_recovery(&middle, &proxy, &met, clients, &campaign.log).await;
+    check_recovery(&middle, &proxy, &mut crowd, &campaign.log).await;
     // All is given back.
     until("descriptors and threads are given back", || {
         let now = held(&proxy);
@@ -327,25 +211,6 @@ async fn sessions_outlive_what_they_can_and_the_pool_recovers() {
     })
     .await;
     expect_identities(&proxy);
-}
-
-fn start_clients(proxy: &Proxy, seed: u64) -> (Arc<Met>, JoinSet<Result<(), ClientError>>) {
-    let met = Arc::new(Met::default());
-    let mut clients = JoinSet::new();
-    for number in 0..40_usize {
-        let dial = Dial {
-            dc: DcId([1, 2, 3, 4, 5, -1, -2, -3, -4, -5][number % 10]),
-            timeout: Duration::from_secs(5),
-            ..proxy.dial(Mode::PROXIED[number % 4])
-        };
-        let client = Persistent {
-            dial,
-            dice: StdRng::seed_from_u64(seed ^ (number as u64 + 1)),
-            met: Arc::clone(&met),
-        };
-        clients.spawn(client.run());
-    }
-    (met, clients)
 }
 
 /// Endpoints are barred for 25 s, and writers on their way out have four.
@@ -358,46 +223,26 @@ async fn recovers(proxy: &Proxy) {
     println!("at its floor again after {:?}", began.elapsed());
 }
 
-async fn check_recovery(
-    middle: &Middle,
-    proxy: &Proxy,
-    met: &Met,
-    mut clients: JoinSet<Result<(), ClientError>>,
-    log: &[String],
-) {
+async fn check_recovery(middle: &Middle, proxy: &Proxy, crowd: &mut Crowd, log: &[String]) {
     recovers(proxy).await;
     // All are served again.
-    let answers = met.answers.load(Relaxed);
+    let answers = crowd.answers();
     a_while().await;
-    met.stop.store(true, Relaxed);
-    let all = async {
-        while let Some(client) = clients.join_next().await {
-            client
-                .unwrap()
-                .unwrap_or_else(|e| unreachable!("{e}\n{}", log.join("\n")));
-        }
-    };
-    tokio::time::timeout(PATIENCE, all)
-        .await
-        .expect("clients end");
-    assert!(
-        met.answers.load(Relaxed) > answers,
-        "nobody is served any more"
-    );
+    crowd.stop(|| log.join("\n")).await;
+    assert!(crowd.answers() > answers, "nobody is served any more");
     proxy.until_connections(0).await;
     until("the MEs know that all are gone", || {
         (middle.me.total().clients_open == 0).then_some(())
     })
     .await;
-    let (lost, counted) = (met.lost.load(Relaxed), counted(proxy));
-    let away = met.turned_away.load(Relaxed);
+    let (lost, away, counted) = (crowd.lost(), crowd.turned_away(), counted(proxy));
     let ended = middle.me.total().clients_ended;
     println!(
         "{} faults, {} answers, {} unanswered; {lost} sessions lost and {away} turned away, \
          {counted} counted, {ended} closed by MEs",
         log.len(),
-        met.answers.load(Relaxed),
-        met.unanswered.load(Relaxed),
+        crowd.answers(),
+        crowd.unanswered(),
     );
     assert!(
         (lost..=lost + away).contains(&(counted + ended)),

@@ -64,8 +64,8 @@ enum Command {
 struct Run {
     /// Names from `bench list`; all loads when none is given.
     scenarios: Vec<String>,
-    /// What to measure: pinnace[:shards=2,fast=off,users=100,through=me,table.key=value], relay, cmd:LINE,
-    /// attach:PID@IP:PORT.
+    /// What to measure: pinnace[:shards=2,fast=off,users=100,through=me,table.key=value], relay,
+    /// cmd:LINE, attach:PID@IP:PORT.
     #[arg(long, default_value = "pinnace")]
     target: TargetSpec,
     /// The way that pinnace takes in both targets; straight to the DC otherwise.
