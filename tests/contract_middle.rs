@@ -307,3 +307,36 @@ async fn pool_that_is_not_known_yet() {
         .unwrap();
     assert!(secret["attempts"].as_u64() > Some(0), "{secret}");
 }
+
+#[tokio::test]
+async fn pool_that_was_given_up_and_comes_all_the_same() {
+    let Some(checker) = checker() else {
+        return;
+    };
+    let keys = [("general.me_init_retry_attempts", "1")];
+    let (middle, proxy) = scene(Fault::Refuse, &keys);
+    until("it is given up", || {
+        let start = proxy.get("/v1/runtime/initialization");
+        (start["me"]["status"] == "failed").then_some(())
+    })
+    .await;
+    let start = proxy.get("/v1/runtime/initialization");
+    assert_eq!(
+        words(&start, ["/status", "/me/current_stage", "/me/retry_limit"]),
+        ["ready", "fallback_to_direct", "1"]
+    );
+    for path in POOL {
+        assert_eq!(proxy.get(path)["enabled"], false, "{path}");
+    }
+    let proxy = content(&checker, proxy, None).await;
+
+    // The health tick goes on.
+    middle.me.set_fault_everywhere(Fault::None);
+    proxy.until_route("middle").await;
+    for path in POOL {
+        assert_eq!(proxy.get(path)["enabled"], true, "{path}");
+    }
+    let start = proxy.get("/v1/runtime/initialization");
+    assert_eq!(words(&start, ["/me/status"]), ["ready"]);
+    assert!(start["me"].get("last_error").is_none(), "{start}");
+}
