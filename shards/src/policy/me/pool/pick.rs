@@ -26,6 +26,7 @@ pub(super) enum Pick {
 #[derive(Clone, Copy, Debug)]
 struct Rank {
     score: f64,
+    sessions: u32,
     endpoint: SocketAddr,
     id: WriterId,
 }
@@ -40,6 +41,9 @@ const SCORE_DEGRADED: f64 = 250.0;
 const SCORE_IDLE: f64 = 100.0;
 const SCORE_QUEUE_PCT: f64 = 4.0;
 const SCORE_RTT_MAX: f64 = 400.0;
+/// Round trips are compared in steps of this, as in section 18: MEs of one place differ by less, and
+/// the nearest by a hair would get every session. Among equals the one with the fewest is next.
+const RTT_STEP_MS: f64 = 10.0;
 
 impl Pool {
     /// The writer of a group that the next session is bound to.
@@ -181,6 +185,7 @@ impl Pool {
         };
         let add = |holds: bool, score: f64| if holds { score } else { 0.0 };
         let rtt = writer.pulse.rtt_ema_ms().unwrap_or(0.0);
+        let rtt = (rtt / RTT_STEP_MS).floor() * RTT_STEP_MS;
         Rank {
             score: state
                 + add(self.is_stale(writer), SCORE_STALE)
@@ -188,6 +193,7 @@ impl Pool {
                 + f64::from(idle_class(writer, now)) * SCORE_IDLE
                 + f64::from(writer.used_pct) * SCORE_QUEUE_PCT
                 + rtt.min(SCORE_RTT_MAX),
+            sessions: writer.registry.sessions(),
             endpoint: writer.endpoint,
             id: writer.id,
         }
@@ -234,7 +240,10 @@ impl Rank {
     fn before(&self, other: &Self) -> bool {
         self.score
             .total_cmp(&other.score)
-            .then_with(|| (self.endpoint, self.id).cmp(&(other.endpoint, other.id)))
+            .then_with(|| {
+                let key = |rank: &Self| (rank.sessions, rank.endpoint, rank.id);
+                key(self).cmp(&key(other))
+            })
             .is_lt()
     }
 }
