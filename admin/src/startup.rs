@@ -178,7 +178,8 @@ impl Startup {
                 .iter()
                 .find(|step| step.status == StepStatus::Pending)
         };
-        let status = match (ready, failed, running.is_some() || ended > 0) {
+        let given_up = held && me.status == StartupStatus::Failed;
+        let status = match (ready, failed || given_up, running.is_some() || ended > 0) {
             (true, _, _) => StartupStatus::Ready,
             (false, true, _) => StartupStatus::Failed,
             (false, false, true) => StartupStatus::Initializing,

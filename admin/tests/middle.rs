@@ -192,7 +192,7 @@ fn initialization_tells_of_the_pools_part() {
             "initializing initializing me_secret_fetch middle_proxy",
         ),
         (Middle::Up, "ready ready ready middle_proxy"),
-        (Middle::Down, "initializing failed failed middle_proxy"),
+        (Middle::Down, "failed failed failed middle_proxy"),
         (
             Middle::Fallback,
             "ready initializing background_init direct",
