@@ -171,12 +171,13 @@ impl FileStore {
                 Ok(Replaced::Changed) => {}
                 Err(error) => {
                     tracing::error!("control API: {error}");
-                    return Err(StoreError::Unwritable);
+                    return Err(StoreError::Unwritable(error.reason()));
                 }
             }
         }
-        tracing::error!("control API: the configuration changes faster than it can be written");
-        Err(StoreError::Unwritable)
+        let reason = "it changes faster than that";
+        tracing::error!("control API: cannot write the configuration: {reason}");
+        Err(StoreError::Unwritable(reason))
     }
 
     /// The configuration with a change made, checked; `None` when that says the same.
@@ -322,7 +323,7 @@ impl UserStore for FileStore {
         let reset = self.process.reset_quota(username);
         let last_reset_epoch_secs = reset.map_err(|error| {
             tracing::error!("control API: cannot store used quotas: {error}");
-            StoreError::Unwritable
+            StoreError::Unwritable("the file of used quotas cannot be either")
         })?;
         Ok(QuotaReset {
             revision: view.revision(),
@@ -436,8 +437,9 @@ fn chosen(given: Option<&SecretText>) -> Result<SecretText, StoreError> {
         .ok()
         .and_then(|()| SecretText::parse(&hex::encode(secret)));
     fresh.ok_or_else(|| {
-        tracing::error!("control API: the operating system gives no random bytes");
-        StoreError::Unwritable
+        let reason = "the operating system gives no random bytes";
+        tracing::error!("control API: {reason}");
+        StoreError::Unwritable(reason)
     })
 }
 

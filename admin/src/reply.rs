@@ -177,7 +177,7 @@ impl ApiError {
             Self::Store(
                 StoreError::Unreadable
                 | StoreError::Unparsable
-                | StoreError::Unwritable
+                | StoreError::Unwritable(_)
                 | StoreError::Unsupported,
             )
             | Self::Internal => (500, "internal_error"),

@@ -152,9 +152,9 @@ pub enum StoreError {
     /// The file can be read but is no valid configuration: `500`.
     #[error("the configuration file is not valid")]
     Unparsable,
-    /// The new file could not be written: `500`.
-    #[error("the configuration file cannot be written")]
-    Unwritable,
+    /// The new file could not be written, the old one is as it was: `500`. The text says why.
+    #[error("the configuration file cannot be written: {0}")]
+    Unwritable(&'static str),
     /// `If-Match` names another revision: `409`.
     #[error("the configuration has changed since")]
     RevisionConflict,
