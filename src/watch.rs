@@ -89,6 +89,7 @@ pub(crate) fn start(target: Arc<dyn Watched>) -> io::Result<Watching> {
         stamps: Vec::new(),
         seen: None,
         failing: None,
+        unread: false,
         settled: false,
         target,
     };
@@ -183,6 +184,8 @@ struct Watcher {
     seen: Option<Digest>,
     /// Text that cannot be used, and what was said of it.
     failing: Option<(Option<Digest>, String)>,
+    /// They could not be read at the last look.
+    unread: bool,
     /// The files were found settled when `stamps` were taken, and were not fresh any more.
     settled: bool,
 }
@@ -207,6 +210,7 @@ impl Watcher {
         // Before they are read: what is written meanwhile is seen next time.
         let stamps = self.stamps_now();
         let asked = cause == Noticed::Signal;
+        self.unread = false;
         // Settled then need not be settled now: somebody may have put an older text in force.
         let as_seen = self.seen.is_some_and(|seen| self.target.is_settled(&seen));
         if self.settled && !asked && as_seen && stamps == self.stamps {
@@ -231,6 +235,7 @@ impl Watcher {
                 self.failing = None;
                 return;
             }
+            Err(failed) if failed.is_shortage() => return self.put_off(cause, &failed),
             Err(failed) => failed,
         };
         let (mut text, mut failed) = (failed.to_string(), failed);
@@ -245,6 +250,7 @@ impl Watcher {
                     self.failing = None;
                     return;
                 }
+                Err(again) if again.is_shortage() => return self.put_off(cause, &again),
                 Err(again) => (text, failed) = (again.to_string(), again),
             }
         }
@@ -252,6 +258,16 @@ impl Watcher {
             self.target.failed(&failed, cause);
         }
         self.failing = Some((digest, text));
+    }
+
+    /// Too many files are open, which clients see to: nothing is known of these, and the next look
+    /// tries again. Who has asked is answered then.
+    fn put_off(&mut self, cause: Noticed, failed: &Failed) {
+        tracing::debug!("the configuration is looked at later: {failed}");
+        self.unread = true;
+        if cause == Noticed::Signal {
+            self.asked.store(true, Ordering::Release);
+        }
     }
 
     fn stamps_now(&self) -> Vec<Stamp> {
@@ -263,7 +279,7 @@ impl Watcher {
         let files = self.target.files();
         let same = stamps.iter().map(|stamp| &stamp.file).eq(&files);
         let fresh = stamps.iter().any(Stamp::is_fresh);
-        self.settled = same && !fresh && self.failing.is_none();
+        self.settled = same && !fresh && self.failing.is_none() && !self.unread;
         self.stamps = stamps.to_vec();
         let dirs: BTreeSet<PathBuf> = files.iter().map(|file| dir(file)).collect();
         if let Some(notify) = &mut self.notify {
@@ -321,12 +337,20 @@ mod tests {
         state: Mutex<Taken>,
     }
 
+    /// What reading says when there are no numbers for open files left.
+    fn shortage() -> Failed {
+        let error = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        config::source::Unread::from(error).into_failed(Path::new("config.toml"))
+    }
+
     #[derive(Clone, Default)]
     struct Taken {
         files: Vec<Arc<Path>>,
         digest: Option<Digest>,
         reloads: usize,
         failures: Vec<String>,
+        /// Attempts that find too many files open.
+        short: usize,
     }
 
     impl Taker {
@@ -364,6 +388,12 @@ mod tests {
         }
 
         fn reload(&self, _: Noticed) -> Result<(), Failed> {
+            let mut state = self.state.lock().unwrap();
+            if state.short > 0 {
+                state.short -= 1;
+                return Err(shortage());
+            }
+            drop(state);
             self.take(&config::load(&self.path)?);
             Ok(())
         }
@@ -424,5 +454,36 @@ mod tests {
         assert_eq!((state.failures.len(), state.reloads), (2, 1));
         fs::write(&taker.path, format!("# remark\n{USERS}")).unwrap();
         taker.until("the change is taken over", |state| state.reloads == 2);
+    }
+    #[test]
+    fn too_many_open_files_are_waited_for_quietly() {
+        let (_dir, taker, watching) = watched();
+        let short = |count| taker.state.lock().unwrap().short = count;
+        short(2);
+        fs::write(&taker.path, format!("# remark\n{USERS}")).unwrap();
+        let state = taker.until("it is taken over", |state| state.reloads == 2);
+        assert_eq!((state.short, state.failures.len()), (0, 0));
+        // Who asks is answered all the same.
+        short(1);
+        watching.look();
+        let state = taker.until("it is read again", |state| state.reloads == 3);
+        assert_eq!((state.short, state.failures.len()), (0, 0));
+        // What is wrong with the file itself is told of.
+        short(1);
+        fs::write(&taker.path, format!("[server]\nport = -1\n{USERS}")).unwrap();
+        let state = taker.until("it is told of", |state| state.failures.len() == 1);
+        assert!(
+            state.failures[0].contains("server.port"),
+            "{:?}",
+            state.failures
+        );
+    }
+
+    #[test]
+    fn shortage_is_told_from_other_reasons() {
+        assert!(shortage().is_shortage());
+        let gone = config::load(Path::new("/nowhere/config.toml")).unwrap_err();
+        assert!(!gone.is_shortage(), "{gone}");
+        assert!(shortage().to_string().contains("cannot be read"));
     }
 }

@@ -28,6 +28,11 @@ pub(crate) enum Problem {
         /// What the parser says, with a correction if there is an obvious one.
         text: String,
     },
+    /// A file could not be read because too many are open: it may be right.
+    Shortage {
+        /// What the operating system says.
+        text: String,
+    },
     /// A value of another type.
     WrongType {
         /// The type found, with its article.
@@ -101,7 +106,9 @@ impl fmt::Display for Finding {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Syntax { text } | Self::Rule { text } => f.write_str(text),
+            Self::Syntax { text } | Self::Shortage { text } | Self::Rule { text } => {
+                f.write_str(text)
+            }
             Self::WrongType {
                 found,
                 expected,

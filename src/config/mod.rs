@@ -28,7 +28,7 @@ pub(crate) mod server;
 mod settle;
 pub(crate) mod shards;
 pub(crate) mod sockets;
-mod source;
+pub(crate) mod source;
 mod syntax;
 pub(crate) mod timeouts;
 mod unknown;
@@ -44,10 +44,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use toml_edit::Document;
 
-pub(crate) use self::{
-    error::{Finding, Problem},
-    source::Place,
-};
+pub(crate) use self::error::{Finding, Problem};
 use self::{
     keys::{Group, Row},
     read::Reading,
@@ -97,6 +94,14 @@ pub(crate) struct Failed {
     pub(crate) warnings: Vec<Finding>,
 }
 
+impl Failed {
+    /// Whether a file could not even be read because too many are open: it may be right.
+    pub(crate) fn is_shortage(&self) -> bool {
+        let mut problems = self.errors.iter().map(|error| &error.problem);
+        problems.any(|problem| matches!(problem, Problem::Shortage { .. }))
+    }
+}
+
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.errors.iter().enumerate() {
@@ -120,24 +125,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failed> {
             loaded.revision = revision(&bytes);
             Ok(loaded)
         }
-        Err(reason) => {
-            let place = Place {
-                file: Arc::from(path),
-                line: 1,
-                col: 1,
-            };
-            let problem = Problem::Syntax { text: reason };
-            let error = Finding {
-                place,
-                key: String::new(),
-                value: None,
-                problem,
-            };
-            Err(Failed {
-                errors: vec![error],
-                warnings: Vec::new(),
-            })
-        }
+        Err(reason) => Err(reason.into_failed(path)),
     }
 }
 

@@ -15,7 +15,11 @@ use std::{
 
 use toml_edit::Document;
 
-use super::error::{Finding, Problem};
+use super::{
+    Failed,
+    error::{Finding, Problem},
+};
+use crate::file_write::is_shortage;
 
 /// Where something stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,14 +165,70 @@ impl Source {
     }
 }
 
+/// Why a file has no text.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    /// The reason, as the operating system words it, or the first byte that is not UTF-8.
+    text: String,
+    /// Too many files are open.
+    shortage: bool,
+}
+
+impl Unread {
+    fn new(text: String) -> Self {
+        Self {
+            text,
+            shortage: false,
+        }
+    }
+
+    /// When it is the main file.
+    pub(crate) fn into_failed(self, path: &Path) -> Failed {
+        let place = Place {
+            file: Arc::from(path),
+            line: 1,
+            col: 1,
+        };
+        let error = Finding {
+            place,
+            key: String::new(),
+            value: None,
+            problem: self.problem(|text| Problem::Syntax { text }),
+        };
+        Failed {
+            errors: vec![error],
+            warnings: Vec::new(),
+        }
+    }
+
+    /// As a finding says it; `else_as` when the file itself is to blame.
+    fn problem(self, else_as: fn(String) -> Problem) -> Problem {
+        match self.shortage {
+            true => Problem::Shortage { text: self.text },
+            false => else_as(self.text),
+        }
+    }
+}
+
+impl From<std::io::Error> for Unread {
+    fn from(error: std::io::Error) -> Self {
+        Self {
+            text: format!("cannot be read: {error}"),
+            shortage: is_shortage(&error),
+        }
+    }
+}
+
 /// Reads a text file.
 ///
 /// # Errors
-/// The reason, as the operating system words it, or the first byte that is not UTF-8.
-pub(crate) fn read(path: &Path) -> Result<(String, Vec<u8>), String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| format!("is not UTF-8 text from byte {}", error.valid_up_to()))?;
+/// [`Unread`].
+pub(crate) fn read(path: &Path) -> Result<(String, Vec<u8>), Unread> {
+    let bytes = std::fs::read(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        Unread::new(format!("is not UTF-8 text from byte {at}"))
+    })?;
     Ok((
         text.strip_prefix('\u{feff}').unwrap_or(text).to_owned(),
         bytes,
@@ -220,18 +280,23 @@ impl Reader {
     fn include(&mut self, found: &Directive, origin: Origin, depth: usize) -> Part {
         let including = Arc::clone(&self.files[origin.file]);
         let refused = match found {
-            Directive::Malformed => Err("is not include = \"path\" on one line".to_owned()),
+            Directive::Malformed => {
+                let text = "is not include = \"path\" on one line";
+                Err(Unread::new(text.to_owned()))
+            }
             Directive::Path(_) if depth >= DEPTH_MAX => {
-                Err(format!("nests includes deeper than {DEPTH_MAX}"))
+                let text = format!("nests includes deeper than {DEPTH_MAX}");
+                Err(Unread::new(text))
             }
             Directive::Path(name) => {
                 let path = including.parent().unwrap_or(Path::new("")).join(name);
-                read(&path).map(|(text, _)| (path, text)).map_err(|reason| {
-                    format!(
-                        "names {}, which {reason}",
-                        including.with_file_name(name).display()
-                    )
-                })
+                let named = including.with_file_name(name);
+                read(&path)
+                    .map(|(text, _)| (path, text))
+                    .map_err(|reason| Unread {
+                        text: format!("names {}, which {}", named.display(), reason.text),
+                        ..reason
+                    })
             }
         };
         match refused {
@@ -245,7 +310,7 @@ impl Reader {
                     line: origin.line,
                     col: 1,
                 };
-                let problem = Problem::Rule { text: reason };
+                let problem = reason.problem(|text| Problem::Rule { text });
                 self.errors.push(Finding {
                     place,
                     key: "include".into(),
