@@ -101,7 +101,7 @@ pub(crate) fn wire(
     }
     let cores = cores(config, overrides, cpus)?;
     let settings = Settings {
-        plane: plane(config, cores),
+        plane: plane(loaded, cores),
         listeners,
         modes: Modes {
             classic: config.modes.classic,
@@ -185,7 +185,8 @@ fn cores(
     Ok(cores)
 }
 
-fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
+fn plane(loaded: &Loaded, cores: Vec<usize>) -> PlaneSettings {
+    let config = &loaded.config;
     let own = &config.shards;
     let total = match config.server.max_connections {
         0 => CONNECTIONS_MAX,
@@ -204,7 +205,7 @@ fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
             small_count: own.small_buffers.0,
             large_bytes: own.large_buffer_bytes,
             large_count: own.large_buffers.0,
-            queue_bytes_max: own.queue_bytes_max,
+            queue_bytes_max: queue_bytes_max(loaded),
             spill_bytes_max: own.spill_bytes_max,
         },
         connections_max: own.connections_max.unwrap_or(share),
@@ -222,6 +223,17 @@ fn plane(config: &Config, cores: Vec<usize>) -> PlaneSettings {
         observe: (config.general.beobachten)
             .then(|| Duration::from_secs(config.general.beobachten_minutes.saturating_mul(60))),
     }
+}
+
+/// The key of `[general]` is about the same queues and counts only where it is set.
+fn queue_bytes_max(loaded: &Loaded) -> usize {
+    let own = loaded.config.shards.queue_bytes_max;
+    let set = |key| loaded.sets(key);
+    if set("general.crypto_pending_buffer") && !set("shards.queue_bytes_max") {
+        let bytes = loaded.config.me_route.crypto_pending_buffer;
+        return bytes.clamp(QUEUE_BYTES.0, QUEUE_BYTES.1);
+    }
+    own
 }
 
 fn tls(loaded: &Loaded) -> TlsSettings {
@@ -403,6 +415,8 @@ pub(crate) fn users(config: &Config, used_bytes: UsedBytes<'_>) -> Arc<[UserSett
     access.users.0.iter().map(user).collect()
 }
 
+/// As `shards.queue_bytes_max` may be.
+const QUEUE_BYTES: (usize, usize) = (65_536, 67_108_864);
 /// protocol.md 6.4.
 const SKEW_SECS_MAX: u32 = 120;
 /// protocol.md 6.7, without a measurement.

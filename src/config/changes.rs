@@ -104,11 +104,13 @@ fn list<G: Group>(before: &[G], after: &[G]) -> List {
 }
 
 /// Left out, these mean something else than their default (`wiring.rs`, `running.rs`).
-const SET_MATTERS: [&str; 4] = [
+const SET_MATTERS: [&str; 6] = [
     "access.replay_check_len",
     "access.replay_window_secs",
     "censorship.fake_cert_len",
     "server.api.gray_action",
+    "general.crypto_pending_buffer",
+    "shards.queue_bytes_max",
 ];
 
 #[cfg(test)]

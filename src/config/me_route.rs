@@ -31,15 +31,18 @@ keys! {
         /// Releases an assembly buffer that has grown beyond this size.
         me_d2c_frame_buf_shrink_threshold_bytes: usize =
             262_144, within 4096..=16_777_216; Hot, Now
+        // No session owns a copy buffer: all sockets of a shard share its receive buffers, whose
+        // sizes are in [shards].
         /// Sets the direct-relay buffer size from client to Telegram.
-        direct_relay_copy_buf_c2s_bytes: usize = 65_536, within 4096..=1_048_576; Hot, Later
+        direct_relay_copy_buf_c2s_bytes: usize = 65_536, within 4096..=1_048_576; Hot, Inert
         /// Sets the direct-relay buffer size from Telegram to client.
-        direct_relay_copy_buf_s2c_bytes: usize = 262_144, within 8192..=2_097_152; Hot, Later
+        direct_relay_copy_buf_s2c_bytes: usize = 262_144, within 8192..=2_097_152; Hot, Inert
         /// Caps total memory used by direct-relay buffers.
         direct_relay_buffer_budget_max_bytes: usize =
             0, within 16_777_216..=2_147_483_648_u64, also 0, step 4096; Restart, Later
+        // The same bound as shards.queue_bytes_max, which goes before it.
         /// Bounds encrypted bytes waiting to be written to one client.
-        crypto_pending_buffer: usize = 262_144; Restart, Later
+        crypto_pending_buffer: usize = 262_144; Restart, Now
         /// Rejects client frames larger than this many bytes.
         max_client_frame: usize = 16_777_216, within 4096..=16_777_216; Restart, Now
         /// Turns on waits that depend on how full session queues are.

@@ -429,7 +429,9 @@ mod tests {
             MeReinit::ROWS,
             MeRoute::ROWS,
         ];
-        for row in groups.into_iter().flatten() {
+        // Bounds all queues of clients: `wiring.rs` reads it.
+        let ours = |row: &&Row| row.key != "crypto_pending_buffer";
+        for row in groups.into_iter().flatten().filter(ours) {
             let read = is_read(row.table, row.key, &values(row));
             assert_eq!(read, row.effect == Effect::Now, "{}", row.name());
         }

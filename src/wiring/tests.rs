@@ -55,6 +55,21 @@ fn hands_on_what_the_file_says() {
 }
 
 #[test]
+fn older_key_bounds_queues_where_only_it_is_set() {
+    let bound = |text: &str| {
+        let wired = wired(text, &host(1, None)).unwrap();
+        wired.settings.plane.buffers.queue_bytes_max
+    };
+    let old = |bytes: usize| format!("[general]\ncrypto_pending_buffer = {bytes}\n");
+    assert_eq!(bound(""), 524_288);
+    assert_eq!(bound(&old(262_144)), 262_144);
+    assert_eq!(bound(&old(1)), 65_536);
+    assert_eq!(bound(&old(usize::MAX >> 1)), 67_108_864);
+    let both = old(131_072) + "[shards]\nqueue_bytes_max = 524288\n";
+    assert_eq!(bound(&both), 524_288);
+}
+
+#[test]
 fn chooses_cores_by_file_mask_and_limit() {
     let cores =
         |text: &str, cpus: &HostCpus| wired(text, cpus).map(|wired| wired.settings.plane.cores);
