@@ -84,8 +84,7 @@ impl<'t> Iterator for Lines<'t> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.text.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let end = rest.bytes().position(|byte| byte == b'\n');
-        let len = end.map_or(rest.len(), |newline| newline + 1);
+        let len = rest.find('\n').map_or(rest.len(), |newline| newline + 1);
         let span = self.at..self.at + len;
         self.at = span.end;
         let kind = self.kind(rest.get(..len)?);
@@ -134,13 +133,19 @@ fn is_blank(byte: u8) -> bool {
 }
 
 fn is_bare(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+    is(BARE, byte)
+}
+
+fn is(what: u8, byte: u8) -> bool {
+    KINDS
+        .get(usize::from(byte))
+        .is_some_and(|kinds| kinds & what != 0)
 }
 
 /// Numbers, dates, and strings without anything special in them: nearly all rows.
 fn is_simple(value: &[u8]) -> bool {
     let value = value.strip_prefix(b"\"").unwrap_or(value);
-    let is_plain = |byte: &u8| is_bare(*byte) || matches!(byte, b'.' | b':' | b'+');
+    let is_plain = |byte: &u8| is(PLAIN, *byte);
     let rest = value.iter().position(|byte| !is_plain(byte));
     let rest = rest.and_then(|end| value.get(end..)).unwrap_or_default();
     let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
@@ -160,6 +165,25 @@ pub(crate) fn string(value: &str) -> Option<&str> {
     let (text, _) = value.get(1..)?.split_once(quote)?;
     (!text.contains('\\')).then_some(text)
 }
+
+/// Letters of a key without quotes.
+const BARE: u8 = 1;
+/// Those, and what else stands in numbers and dates.
+const PLAIN: u8 = 2;
+/// What a byte is; looked up for every byte of a file.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        let bare = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let plain = bare || matches!(byte, b'.' | b':' | b'+');
+        kinds[byte as usize] = if bare { BARE } else { 0 } | if plain { PLAIN } else { 0 };
+        if byte == u8::MAX {
+            break kinds;
+        }
+        byte += 1;
+    }
+};
 
 #[cfg(test)]
 mod tests {
