@@ -6,7 +6,7 @@ use std::{
     io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -46,10 +46,17 @@ impl Editor {
         }
     }
 
-    /// Edits until told to stop.
-    pub(crate) fn work(&mut self, stop: &AtomicBool) {
+    /// Edits until told to stop. After a save it lets a mutation through: where a disk takes
+    /// longer to write than the editor, which does not wait for it, nobody else would get anywhere.
+    pub(crate) fn work(&mut self, stop: &AtomicBool, acknowledged: &AtomicUsize) {
+        let mut saved_at = None;
         while !stop.load(Ordering::Relaxed) && !self.tangled {
-            self.edit();
+            let now = acknowledged.load(Ordering::Relaxed);
+            if saved_at != Some(now) {
+                let saved = self.saved.0;
+                self.edit();
+                saved_at = (self.saved.0 > saved).then_some(now);
+            }
             let pause = self.rng.random_range(0..15);
             std::thread::sleep(Duration::from_millis(pause));
         }

@@ -165,7 +165,7 @@ impl Round {
                 .into_iter()
                 .map(|writer| scope.spawn(|| writer.work()));
             let writers: Vec<_> = writers.collect();
-            let editing = scope.spawn(|| editor.work(&stop));
+            let editing = scope.spawn(|| editor.work(&stop, &counts.acknowledged));
             wait_until("so many mutations are acknowledged", || {
                 let ended = writers.iter().any(|writer| writer.is_finished());
                 let enough = counts.acknowledged.load(Ordering::Relaxed) >= enough;
@@ -173,12 +173,12 @@ impl Round {
             });
             std::thread::sleep(moment);
             self.proxy.signal("KILL");
+            stop.store(true, Ordering::Relaxed);
             for writer in writers {
                 let (more, reset) = writer.join().unwrap();
                 ops.extend(more);
                 resets.extend(reset);
             }
-            stop.store(true, Ordering::Relaxed);
             editing.join().unwrap();
         });
         self.proxy.wait_for_end();
