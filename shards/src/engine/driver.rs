@@ -64,6 +64,8 @@ pub(crate) struct Engine {
     next_reaped: usize,
     pub(super) scratch: Scratch,
     pub(super) blocks: Blocks,
+    /// The next turn must not wait.
+    hurried: bool,
     pub(super) generation: u32,
     pub(super) in_flight: usize,
     pub(super) spill_bytes: usize,
@@ -148,6 +150,7 @@ impl Engine {
             next_reaped: 0,
             scratch: Scratch::default(),
             blocks: Blocks::default(),
+            hurried: false,
             generation: 0,
             in_flight: 0,
             spill_bytes: 0,
@@ -237,7 +240,8 @@ impl Engine {
         self.small.publish();
         self.large.publish();
         let told = self.reaped.is_empty();
-        let wait = wait && told && self.ready.is_empty() && !self.may_feed_starved();
+        let hurried = std::mem::take(&mut self.hurried);
+        let wait = wait && told && !hurried && self.ready.is_empty() && !self.may_feed_starved();
         self.submit(usize::from(wait))?;
         if self.ring.submission().is_empty() {
             // Every header was copied. Not so after a submission in the middle of a turn, which
@@ -261,8 +265,19 @@ impl Engine {
             || !self.ready.is_empty()
             || self.timer.is_some()
             || self.short
+            || self.hurried
             || self.may_feed_starved()
             || !self.ring.completion().is_empty()
+    }
+
+    /// The next [`Engine::enter`] does not wait: its caller has left something to do.
+    pub(crate) fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
+    /// Bulk sockets are known to have more to read: the next turn brings it without waiting.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// The ring's descriptor, readable when completions wait.

@@ -45,17 +45,13 @@ impl Shard {
         let Some(writer) = self.me_writer(key) else {
             return;
         };
-        let plain = writer.decryptor.decrypt(bytes);
         let Some(mut reader) = writer.reader.take() else {
             debug_assert!(false, "a reader within its own work");
             return;
         };
-        let seam = plain.seam.unwrap_or_default();
-        let seam = if plain.seam.is_some() { &seam[..] } else { &[] };
-        let body = bytes.get(plain.body).unwrap_or_default();
-        let read = self
-            .me_plain_text(key, &mut reader, seam)
-            .and_then(|()| self.me_plain_text(key, &mut reader, body));
+        // What is decrypted is read, copied and encrypted again while it is in the nearest cache.
+        let mut pieces = bytes.chunks_mut(PIECE_BYTES);
+        let read = pieces.try_for_each(|piece| self.me_piece(key, &mut reader, piece));
         if let Some(writer) = self.me_writer(key) {
             writer.reader = Some(reader);
         }
@@ -68,6 +64,22 @@ impl Shard {
             }
             self.me_lost(key, Loss::Broken);
         }
+    }
+
+    fn me_piece(
+        &mut self,
+        key: u32,
+        reader: &mut AnswerReader,
+        bytes: &mut [u8],
+    ) -> Result<(), RpcFrameError> {
+        let Some(writer) = self.me_writer(key) else {
+            return Ok(());
+        };
+        let plain = writer.decryptor.decrypt(bytes);
+        if let Some(seam) = &plain.seam {
+            self.me_plain_text(key, reader, seam)?;
+        }
+        self.me_plain_text(key, reader, bytes.get(plain.body).unwrap_or_default())
     }
 
     fn me_plain_text(
@@ -400,3 +412,5 @@ fn charge(
 }
 
 const ACK_BYTES: usize = 4;
+/// What is decrypted at once.
+const PIECE_BYTES: usize = 16 << 10;

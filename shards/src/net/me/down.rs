@@ -1,9 +1,9 @@
 //! d2c of one session: answers laid out for its client's socket, in batches.
 //!
 //! A piece of an answer is copied once, to where it leaves from: behind the frame's header, with
-//! record headers in their places if the client speaks TLS. It is encrypted when its batch is
-//! handed over. A batch is what one flush hands over; while the client takes nothing, full batches
-//! wait here.
+//! record headers in their places if the client speaks TLS. It is encrypted there at once: what is
+//! queued is never taken back, short of the end of the session. A batch is what one flush hands
+//! over; while the client takes nothing, full batches wait here.
 //!
 //! Source: middle-proxy.md 21.1 and 21.2.
 
@@ -99,6 +99,10 @@ struct Filling {
 
 /// Wire size up to which a frame counts as handed over in one piece.
 const SPLIT_BYTES: usize = 128 << 10;
+/// A batch that costs more than the system call it leaves with.
+const LARGE_BYTES: usize = 32 << 10;
+/// What is copied is encrypted while it is in the nearest cache.
+const PIECE_BYTES: usize = 16 << 10;
 /// Blocks of batches: for one short answer, for more.
 const BLOCK_BYTES: [usize; 3] = [1 << 10, 16 << 10, 132 << 10];
 
@@ -148,12 +152,16 @@ impl Down {
 
     /// Appends header or padding.
     pub(super) fn frame_around(&mut self, blocks: &Blocks, bytes: &[u8]) {
-        self.open.put(blocks, bytes, self.records);
+        self.put(blocks, bytes);
+    }
+
+    fn put(&mut self, blocks: &Blocks, bytes: &[u8]) {
+        self.open.put(blocks, bytes, self.records, &mut self.cipher);
     }
 
     /// Appends payload.
     pub(super) fn payload(&mut self, blocks: &Blocks, bytes: &[u8]) {
-        self.open.put(blocks, bytes, self.records);
+        self.put(blocks, bytes);
         self.open.bytes += bytes.len();
         self.open.data_bytes += bytes.len() as u64;
         self.bytes += bytes.len();
@@ -170,7 +178,7 @@ impl Down {
 
     /// Appends a quick ack.
     pub(super) fn ack(&mut self, blocks: &Blocks, ack: [u8; 4]) {
-        self.open.put(blocks, &ack, self.records);
+        self.put(blocks, &ack);
         self.open.ack_frames += 1;
         self.open.bytes += ack.len();
         self.frames += 1;
@@ -184,7 +192,7 @@ impl Down {
         self.full.push_back(batch);
     }
 
-    /// The next batch to be handed over, encrypted; `None` when nothing waits. `reason` is that of
+    /// The next batch to be handed over; `None` when nothing waits. `reason` is that of
     /// the open one.
     pub(super) fn next(&mut self, reason: Reason) -> Option<(Batch, Reason)> {
         let (mut batch, reason) = match self.full.pop_front() {
@@ -200,12 +208,8 @@ impl Down {
         }
         self.frames -= (batch.data_frames + batch.ack_frames) as usize;
         self.bytes -= batch.bytes;
-        for block in &mut batch.earlier {
-            encrypt(&mut self.cipher, block, self.records);
-        }
         if let Some(last) = &mut batch.last {
             last.end_record(self.records);
-            encrypt(&mut self.cipher, &mut last.block, self.records);
         }
         Some((batch, reason))
     }
@@ -218,9 +222,11 @@ impl Down {
     }
 
     /// Whether the open batch should wait for more: in a stream, that is when the last flush was a
-    /// moment ago and the client has not asked for anything since.
+    /// moment ago and the client has not asked for anything since. A large one gains nothing.
     pub(super) fn is_stream(&self, now_us: u64, delay_us: u64) -> bool {
-        !self.asked && now_us.saturating_sub(self.last_flush_us) <= delay_us
+        !self.asked
+            && self.open.bytes < LARGE_BYTES
+            && now_us.saturating_sub(self.last_flush_us) <= delay_us
     }
 }
 
@@ -235,11 +241,11 @@ impl Batch {
         self.earlier.into_iter().chain(last)
     }
 
-    fn put(&mut self, blocks: &Blocks, bytes: &[u8], records: bool) {
+    fn put(&mut self, blocks: &Blocks, bytes: &[u8], records: bool, cipher: &mut CtrStream) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let taken = match &mut self.last {
-                Some(last) => last.put(rest, records),
+                Some(last) => last.put(rest, records, cipher),
                 None => 0,
             };
             rest = rest.get(taken..).unwrap_or_default();
@@ -271,11 +277,12 @@ impl Batch {
 
 impl Filling {
     /// Takes what fits; how many bytes.
-    fn put(&mut self, bytes: &[u8], records: bool) -> usize {
+    fn put(&mut self, bytes: &[u8], records: bool, cipher: &mut CtrStream) -> usize {
         if !records {
             let taken = bytes.len().min(self.block.room());
-            self.block
-                .extend_from_slice(bytes.get(..taken).unwrap_or_default());
+            for piece in bytes.get(..taken).unwrap_or_default().chunks(PIECE_BYTES) {
+                self.extend(piece, cipher);
+            }
             return taken;
         }
         let mut rest = bytes;
@@ -295,10 +302,16 @@ impl Filling {
             if now.is_empty() {
                 break;
             }
-            self.block.extend_from_slice(now);
+            self.extend(now, cipher);
             rest = later;
         }
         bytes.len() - rest.len()
+    }
+
+    fn extend(&mut self, bytes: &[u8], cipher: &mut CtrStream) {
+        let at = self.block.len();
+        self.block.extend_from_slice(bytes);
+        cipher.apply(self.block.get_mut(at..).unwrap_or_default());
     }
 
     /// Writes the header of the record that was being filled.
@@ -311,21 +324,6 @@ impl Filling {
                 place.copy_from_slice(&header);
             }
         }
-    }
-}
-
-/// Encrypts a block, all but the headers of its records.
-fn encrypt(cipher: &mut CtrStream, block: &mut [u8], records: bool) {
-    if !records {
-        return cipher.apply(block);
-    }
-    let mut rest = block;
-    while let Some((header, behind)) = rest.split_first_chunk_mut::<RECORD_HEADER>() {
-        let [_, _, _, high, low] = *header;
-        let payload = usize::from(u16::from_be_bytes([high, low])).min(behind.len());
-        let (payload, behind) = behind.split_at_mut(payload);
-        cipher.apply(payload);
-        rest = behind;
     }
 }
 

@@ -88,6 +88,7 @@ pub(super) struct Me {
     /// Silent ones, the longest silent first; some may have spoken since, or are gone.
     marked: VecDeque<u32>,
     lanes: Vec<Lane>,
+    gather: writer::Gather,
     switch: writer::MeSwitch,
     /// Set at the end: when what is not sent by then is given up.
     closing_until: Option<Millis>,
@@ -115,6 +116,7 @@ impl Me {
             sessions: 0,
             marked: VecDeque::new(),
             lanes: Vec::new(),
+            gather: writer::Gather::default(),
             switch: writer::MeSwitch::default(),
             closing_until: None,
         }
@@ -193,12 +195,14 @@ impl Shard {
             self.middle_flushes();
             self.me_flush_writers();
             let Some(me) = &self.me else { return };
-            if !acted && me.turns.is_empty() && me.dirty.is_empty() && me.flushes.is_empty() {
+            // What writers put off to the next turn is no reason to go on; that turn comes at once.
+            let put_off = me.dirty.is_empty() || self.engine.has_more();
+            if !acted && me.turns.is_empty() && put_off && me.flushes.is_empty() {
                 return;
             }
         }
         // There is no end of it: others have their turn.
-        self.engine.set_timer(std::time::Duration::from_micros(1));
+        self.engine.hurry();
     }
 
     fn middle(&self, key: u32) -> Option<&Middle> {
