@@ -295,6 +295,11 @@ impl Live {
             let users = wiring::users(config, &|name| quotas.used_bytes(name));
             shards.update(&users, &wiring::hot(config), keep_removed)
         };
+        // At once: after a kill, a name that was deleted and comes back must start at zero.
+        if let Err(error) = quotas.save() {
+            let path = quotas.path().display();
+            tracing::error!(%error, "used quotas are not written to {path}");
+        }
         pending(PATIENCE)
     }
 

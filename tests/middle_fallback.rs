@@ -27,7 +27,11 @@ async fn clients(middle: &Middle, proxy: &Proxy) -> (Vec<Client>, u64) {
     let before = middle.dc.stats().accepted;
     let mut clients = Vec::new();
     for mode in Mode::PROXIED {
-        clients.push(ping(&proxy.dial(mode)).await.unwrap());
+        clients.push(
+            ping(&proxy.dial(mode))
+                .await
+                .expect("a client of each mode is served"),
+        );
     }
     (clients, middle.dc.stats().accepted - before)
 }

@@ -1,5 +1,5 @@
-//! Sessions whose writer ends: those that can go on elsewhere do, the others are closed and counted.
-//! One test per row of the rule.
+//! Sessions whose writer ends: those that can go on elsewhere do, the others are closed and
+//! counted. One test per row of the rule.
 
 mod support;
 
@@ -27,8 +27,8 @@ async fn clients(proxy: &Proxy) -> Vec<Client> {
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let dial = proxy.dial(Mode::PROXIED[number % 4]);
-        let mut client = Client::connect(&dial).await.unwrap();
-        client.ping().await.unwrap();
+        let mut client = Client::connect(&dial).await.expect("it is served");
+        client.ping().await.expect("it is answered");
         clients.push(client);
     }
     clients
@@ -37,15 +37,18 @@ async fn clients(proxy: &Proxy) -> Vec<Client> {
 /// All are answered, on the connection that they have.
 async fn all_go_on(clients: &mut [Client]) {
     for client in clients {
-        client.ping().await.unwrap();
-        client.exchange(20_000, 100_000).await.unwrap();
+        client.ping().await.expect("it is answered");
+        client
+            .exchange(20_000, 100_000)
+            .await
+            .expect("every byte comes back");
     }
 }
 
 /// All are closed, and counted so.
 async fn all_are_lost(proxy: &Proxy, mut clients: Vec<Client>, class: &str) {
     for client in &mut clients {
-        client.ping().await.unwrap_err();
+        client.ping().await.expect_err("its connection ends");
     }
     drop(clients);
     proxy.until_connections(0).await;

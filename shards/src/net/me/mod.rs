@@ -2,7 +2,7 @@
 //!
 //! | File | What |
 //! |---|---|
-//! | `dial.rs`, `link.rs` | a connection to an ME: connect, handshake, and what it is then made of |
+//! | `dial.rs`, `link.rs` | a connection to an ME: connect, handshake, what it is then made of |
 //! | `queue.rs`, `head.rs` | frames on their way to an ME |
 //! | `writer.rs` | encrypts and sends what waits; hears of room, ends and losses |
 //! | `session.rs` | what is kept of a client |

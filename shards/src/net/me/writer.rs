@@ -266,8 +266,8 @@ const GATHER_TURNS_MAX: u8 = 4;
 const GATHER_REST: u8 = 64;
 
 impl Me {
-    /// Whether the flush is put off for a turn. All that waits is bulk then, and more of it is about
-    /// to come.
+    /// Whether the flush is put off for a turn. All that waits is bulk then, and more of it is
+    /// about to come.
     fn gathers(&mut self) -> bool {
         let Gather { turns, rest } = self.gather;
         if rest > 0 {

@@ -41,8 +41,8 @@ const SCORE_DEGRADED: f64 = 250.0;
 const SCORE_IDLE: f64 = 100.0;
 const SCORE_QUEUE_PCT: f64 = 4.0;
 const SCORE_RTT_MAX: f64 = 400.0;
-/// Round trips are compared in steps of this, as in section 18: MEs of one place differ by less, and
-/// the nearest by a hair would get every session. Among equals the one with the fewest is next.
+/// Round trips are compared in steps of this, as in section 18: MEs of one place differ by less,
+/// and the nearest by a hair would get every session. Among equals the one with the fewest is next.
 const RTT_STEP_MS: f64 = 10.0;
 
 impl Pool {
