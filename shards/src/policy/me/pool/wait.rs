@@ -66,6 +66,8 @@ const WAKE_MAX: usize = 64;
 const HYBRID_WAIT_MIN: Duration = Duration::from_millis(50);
 /// The hybrid wait is doubled after a bind within this time.
 const HYBRID_BIND_MS: u64 = 120_000;
+/// Who was woken when its wait was over is not given up before it has tried.
+const WOKEN_MORE: Duration = Duration::from_millis(10);
 const RECOVERY_EVERY_MS: u64 = 5_000;
 /// Every so-manieth recovery is for all groups.
 const RECOVERY_ALL: u32 = 4;
@@ -376,15 +378,19 @@ impl Pool {
                 self.wait_for_nothing(session, now);
                 continue;
             }
-            let Some(waiter) = self.waiting.remove(session) else {
+            let Some(mut waiter) = self.waiting.remove(session) else {
                 // The lists agree, so this is not reached; it must not be tried forever.
                 self.waiting.due.remove(&(due, session));
                 continue;
             };
-            self.actions.push_back(Action::GiveUp { session });
             if waiter.is_woken {
-                self.wake_few(waiter.dc, 1);
+                // Told to bind again a moment ago: what comes of that decides. Whoever waits again
+                // is given up then.
+                waiter.due = now.after(WOKEN_MORE);
+                self.waiting.insert(session, waiter);
+                continue;
             }
+            self.actions.push_back(Action::GiveUp { session });
         }
     }
 }

@@ -47,6 +47,24 @@ fn the_hybrid_wait_is_doubled_after_a_bind_within_two_minutes() {
 }
 
 #[test]
+fn who_is_woken_when_the_wait_is_over_may_still_bind() {
+    let mut world = World::new(&[(1, &[at(1)], 1)]);
+    world.apply();
+    assert_eq!(world.bind(1, 7), Bind::Wait);
+    let dial = world.dials.remove(0);
+    world.now = Millis(world.now.0 + 3_000);
+    let opened = Opened { secret_epoch: 1 };
+    world.pool.dial_ended(dial.dial, Ok(opened), world.now);
+    world.pool.advance(world.now, &mut |_, _| ACKNOWLEDGED);
+    let actions: Vec<Action> = std::iter::from_fn(|| world.pool.next_action()).collect();
+    assert_eq!(woken(&actions), [7]);
+    assert!(given_up(&actions).is_empty(), "{actions:?}");
+    assert!(matches!(world.bind(1, 7), Bind::To(..)));
+    world.pass(10_000);
+    assert!(given_up(&world.take_log()).is_empty());
+}
+
+#[test]
 fn failfast_waits_briefly_and_starts_one_refill() {
     let mut world = World::new(&[(1, &[at(1)], 1)]);
     world.settings(|me| me.pick.no_writer = NoWriterMode::FailFast);
