@@ -32,8 +32,9 @@ pub struct NeighboursPlan {
     pub phase: Duration,
     /// Times that the phases come in turn.
     pub rounds: usize,
-    /// Parts of 1 MiB that the client who does not read asks for at once.
-    pub parts: usize,
+    /// Parts of 1 MiB that a client who does not read asks for at once: what a proxy may well hold
+    /// for it, and far more.
+    pub parts: [usize; 2],
     /// Requests of 1 MiB that the flooding client has under way.
     pub depth: usize,
 }
@@ -45,7 +46,7 @@ impl Default for NeighboursPlan {
             every: Duration::from_secs(1),
             phase: Duration::from_secs(4),
             rounds: 5,
-            parts: 64,
+            parts: [8, 64],
             depth: 4,
         }
     }
@@ -65,8 +66,10 @@ pub struct Phase {
 pub struct Neighbours {
     /// Nobody else is there.
     pub calm: Vec<Phase>,
-    /// One asks for much and does not read; every second a new one in its place.
+    /// One asks for something and does not read.
     pub stopped: Vec<Phase>,
+    /// One asks for far too much and does not read; every second a new one in its place.
+    pub greedy: Vec<Phase>,
     /// One floods.
     pub flood: Vec<Phase>,
     /// MiB that all floods have carried.
@@ -121,9 +124,13 @@ pub fn neighbours(
             std::thread::sleep(plan.phase);
             Ok(())
         })?);
-        let stopping = stop_reading(&bad, plan);
-        all.stopped
-            .push(quiet.during(target, || runtime.block_on(stopping).map_err(failed))?);
+        for (phases, parts, stay) in [
+            (&mut all.stopped, plan.parts[0], plan.phase),
+            (&mut all.greedy, plan.parts[1], Duration::from_secs(1)),
+        ] {
+            let stopping = stop_reading(&bad, plan.phase, parts, stay);
+            phases.push(quiet.during(target, || runtime.block_on(stopping).map_err(failed))?);
+        }
         let mut flood = Flood::default();
         let flooding = flood.run(&dial, plan);
         all.flood
@@ -260,19 +267,24 @@ async fn ask(
     }
 }
 
-async fn stop_reading(dial: &Dial, plan: NeighboursPlan) -> Result<(), ClientError> {
-    let end = Instant::now() + plan.phase;
+async fn stop_reading(
+    dial: &Dial,
+    phase: Duration,
+    parts: usize,
+    stay: Duration,
+) -> Result<(), ClientError> {
+    let end = Instant::now() + phase;
     while Instant::now() < end {
         let mut client = Client::connect(dial).await?;
         client.ping().await?;
         let (mut tx, rx) = client.split();
-        for _ in 0..plan.parts {
+        for _ in 0..parts {
             // The proxy may have closed it already.
             if tx.download(MIB).await.is_err() {
                 break;
             }
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(stay).await;
         drop((tx, rx));
     }
     Ok(())

@@ -287,6 +287,7 @@ impl Bench {
         for (beside, phases) in [
             ("nobody", &all.calm),
             ("a client that does not read", &all.stopped),
+            ("clients that ask for too much and do not read", &all.greedy),
             ("a client that floods", &all.flood),
         ] {
             println!(
