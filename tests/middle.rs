@@ -252,6 +252,34 @@ async fn a_client_that_leaves_is_told_to_the_me_once() {
 }
 
 #[tokio::test]
+async fn pings_and_signs_of_life_are_sent_and_counted() {
+    let middle = Middle::five_dcs(1);
+    let config = middle
+        .config()
+        .set("general.rpc_proxy_req_every", 10)
+        .set("general.me_keepalive_interval_secs", 1)
+        .set("general.me_keepalive_jitter_secs", 0);
+    let proxy = middle.start(config).await;
+    let mut client = Client::connect(&proxy.dial(Mode::Ee)).await.unwrap();
+    client.ping().await.unwrap();
+    let signal = |what: &str| proxy.me_count(&format!("rpc_proxy_req_signal_{what}_total"));
+    until("a signal was answered and closed", || {
+        (signal("close_sent") > 0).then_some(())
+    })
+    .await;
+    assert!(signal("sent") > 0 && signal("response") > 0);
+    // Writers that never had a client have no address to give.
+    assert!(signal("skipped_no_meta") > 0);
+    assert_eq!(signal("failed"), 0);
+    let total = middle.me.total();
+    assert!(total.signals > 0 && total.pings >= proxy.me_count("keepalive_pong_total"));
+    assert!(proxy.me_count("keepalive_pong_total") > 30);
+    assert_eq!(proxy.me_count("keepalive_timeout_total"), 0);
+    client.exchange(10_000, 10_000).await.unwrap();
+    middle.expect_clean();
+}
+
+#[tokio::test]
 async fn clients_of_all_shards_share_the_writers() {
     if !has_two_cores() {
         return;
