@@ -40,8 +40,8 @@ pub(crate) struct Shrunk {
     pub(crate) bytes: u64,
 }
 
-/// Sizes kept. The last but one takes 128 KiB and the headers around it.
-const CLASSES: [usize; 6] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 132 << 10, 264 << 10];
+/// Sizes kept. Those above 16 KiB take a power of two and what is put around it.
+const CLASSES: [usize; 6] = [1 << 10, 4 << 10, 16 << 10, 66 << 10, 132 << 10, 264 << 10];
 /// Spare memory kept per shard.
 const SPARE_BYTES_MAX: usize = 16 << 20;
 

@@ -65,7 +65,7 @@ const CHECKSUM: usize = 4;
 /// Most that padding adds to a block.
 pub(super) const PADDING: usize = 12;
 /// The first block of a quiet writer, and the blocks of a busy one.
-const RUN_BYTES: [usize; 2] = [4 << 10, 64 << 10];
+const RUN_BYTES: [usize; 2] = [4 << 10, 66 << 10];
 
 impl SendQueue {
     pub(super) fn new(blocks: Blocks) -> Self {
@@ -232,8 +232,9 @@ impl SendQueue {
 pub(super) struct Part;
 
 impl Part {
-    /// Bytes of a full block.
-    pub(super) const BYTES: usize = 64 << 10;
+    /// Bytes of a full block: 64 KiB, which clients like to send, and what is put around them. A
+    /// block with a few bytes behind each of those would be encrypted beside others' long ones.
+    pub(super) const BYTES: usize = 66 << 10;
 
     /// Appends `bytes` of a message of which `left` bytes are missing, `bytes` among them.
     pub(super) fn append(parts: &mut Vec<Block>, blocks: &Blocks, bytes: &[u8], left: usize) {

@@ -262,8 +262,8 @@ pub(super) struct Gather {
 const GATHER_BYTES_MIN: usize = 32 << 10;
 /// As many as this are enough.
 const GATHER_WRITERS: usize = 3;
-const GATHER_TURNS_MAX: u8 = 4;
-const GATHER_REST: u8 = 64;
+const GATHER_TURNS_MAX: u8 = 6;
+const GATHER_REST: u8 = 8;
 
 impl Me {
     /// Whether the flush is put off for a turn. All that waits is bulk then, and more of it is
