@@ -398,8 +398,11 @@ impl Shard {
             self.me_deadline(),
         ];
         let next = candidates.into_iter().flatten().min();
-        // At least a millisecond: the clock here is cut to whole ones.
-        let next = next.map(|at| self.now_us + at.since(self.now).max(1) * 1_000);
+        // The same for one deadline in every turn; what is overdue was looked at a moment ago.
+        let next = next.map(|at| match at > self.now {
+            true => at.0.saturating_mul(1_000),
+            false => self.now_us + 1_000,
+        });
         let Some(next) = next.into_iter().chain(self.next_hold_us()).min() else {
             return;
         };

@@ -413,4 +413,4 @@ fn charge(
 
 const ACK_BYTES: usize = 4;
 /// What is decrypted at once.
-const PIECE_BYTES: usize = 16 << 10;
+const PIECE_BYTES: usize = 8 << 10;

@@ -102,7 +102,7 @@ const SPLIT_BYTES: usize = 128 << 10;
 /// A batch that costs more than the system call it leaves with.
 const LARGE_BYTES: usize = 32 << 10;
 /// What is copied is encrypted while it is in the nearest cache.
-const PIECE_BYTES: usize = 16 << 10;
+const PIECE_BYTES: usize = 8 << 10;
 /// Blocks of batches: for one short answer, for more.
 const BLOCK_BYTES: [usize; 3] = [1 << 10, 16 << 10, 132 << 10];
 
