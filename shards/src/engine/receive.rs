@@ -55,7 +55,9 @@ impl Engine {
         if let Some(bytes) = bytes {
             socket.bulk = bytes > small_bytes;
         }
-        if socket.rx == Rx::Multi {
+        // A single receive that waits in the kernel would still take a whole large buffer.
+        let too_much = max > 0 && matches!(socket.rx, Rx::Once | Rx::OnceSmall);
+        if socket.rx == Rx::Multi || too_much {
             self.cancel_receive(id);
         }
     }
