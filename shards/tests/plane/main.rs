@@ -10,6 +10,7 @@ mod fake_me;
 mod limits;
 mod middle;
 mod middle_ends;
+mod middle_start;
 mod places;
 mod quotas;
 mod rates;

@@ -12,7 +12,7 @@ use shards::{
     Control, Mailbox, Plane,
     control::{Command, ShardSnapshot, merge_snapshots},
     counters::UserCounters,
-    me::Plan,
+    me::{MeLink, Plan, Report},
     proto::{dc::DcTable, secret::Secret},
     settings::{
         BufferSettings, HotSettings, ListenerSettings, Modes, Parking, PlaneSettings, RateSettings,
@@ -35,6 +35,13 @@ pub(crate) struct Proxy {
     /// What it runs with, and the way to change that.
     live: Mutex<Live>,
     pub(crate) addr: SocketAddr,
+}
+
+/// Between a plane and who supervises its MEs.
+pub(crate) struct MeDoors {
+    pub(crate) reports: async_channel::Receiver<Report>,
+    pub(crate) link: MeLink,
+    pub(crate) clock: shards::Clock,
 }
 
 /// Users and hot settings in force.
@@ -62,6 +69,16 @@ impl Proxy {
             mailboxes: plane.mailboxes(),
             addr: plane.addrs()[0],
             plane: Some(plane),
+        }
+    }
+
+    /// What a supervisor needs.
+    pub(crate) fn me_doors(&self) -> MeDoors {
+        let plane = self.plane.as_ref().expect("it runs");
+        MeDoors {
+            reports: plane.me_reports().expect("it may use MEs"),
+            link: plane.me_link().expect("it may use MEs"),
+            clock: plane.clock(),
         }
     }
 
