@@ -45,7 +45,7 @@ fn ten_thousand_quick_connects_leave_nothing() {
         rig.run_until(|rig| {
             peers.are_done() && rig.pairs.is_empty() && rig.seen.accepted as u64 == THREADS * EACH
         });
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }

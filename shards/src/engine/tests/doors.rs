@@ -33,7 +33,7 @@ fn clients_wait_while_nobody_accepts_and_come_in_later() {
         rig.engine.accept(listener);
         rig.engine.accept(listener);
         rig.run_until(|rig| rig.seen.accepted == before + 3 && rig.pairs.is_empty());
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }

@@ -50,7 +50,7 @@ fn storms_of_pause_and_resume_lose_nothing() {
             }
             peers.are_done() && rig.pairs.is_empty()
         });
-        peers.join();
+        peers.join(&mut rig);
         assert_eq!(rig.seen.finished + rig.seen.closed, 8 - missing(&rig));
         rig.expect_clean();
     });
@@ -75,7 +75,7 @@ fn receives_keep_to_their_bound() {
                 }
                 peers.are_done() && rig.pairs.is_empty()
             });
-            peers.join();
+            peers.join(&mut rig);
             assert!(bounded > 200, "too few turns to tell");
             assert!(
                 rig.seen.most_received <= bytes,
@@ -115,7 +115,7 @@ fn bounds_that_come_and_go_lose_nothing() {
                 }
                 peers.are_done() && rig.pairs.is_empty()
             });
-            peers.join();
+            peers.join(&mut rig);
             rig.expect_clean();
         }
     });
@@ -151,7 +151,7 @@ fn nothing_is_read_while_paused_and_everything_after() {
         assert_eq!(rig.seen.received_bytes, before);
         rig.engine.resume(socket);
         rig.run_until(|_| peers.are_done());
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }
@@ -169,7 +169,7 @@ fn half_close_goes_through_both_ways() {
             let addr = rig.addr;
             peers.spawn(move || one_way_then_other(&peers::connect(addr, 0), client_first));
             rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty());
-            peers.join();
+            peers.join(&mut rig);
             rig.expect_clean();
         }
     });
@@ -220,7 +220,7 @@ fn stale_ids_do_nothing() {
         }
         assert_eq!(engine.spilled_now(), 0);
         rig.run_until(|_| peers.are_done());
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }
@@ -234,7 +234,7 @@ fn ids_stay_distinct_when_generations_wrap() {
         echo(&peers, &rig, seed, 30_000);
     }
     rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty() && rig.seen.closed == 10);
-    peers.join();
+    peers.join(&mut rig);
     rig.expect_clean();
 }
 
@@ -301,7 +301,7 @@ fn turn_with_more_operations_than_the_ring_holds() {
             rig.engine.finish(socket);
         }
         rig.run_until(|_| peers.are_done());
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }

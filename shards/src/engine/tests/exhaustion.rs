@@ -94,10 +94,10 @@ fn stalled_crowd(parking: Parking, buffers: BufferSettings, crowd: u64, bytes: u
         movers.spawn(move || ping_pong(addr));
     }
     rig.run_until(|_| movers.are_done());
-    movers.join();
+    movers.join(&mut rig);
     drop(gates);
     rig.run_until(|rig| waiters.are_done() && rig.pairs.values().all(|pair| pair.is_half_over()));
-    waiters.join();
+    waiters.join(&mut rig);
     assert_eq!(rig.seen.failed, []);
     rig
 }
@@ -203,7 +203,7 @@ fn small_messages_flow_while_every_large_buffer_is_held() {
             peers.spawn(move || ping_pong(addr));
         }
         rig.run_until(|_| peers.are_done());
-        peers.join();
+        peers.join(&mut rig);
         drop(held);
         rig.expect_clean();
     });

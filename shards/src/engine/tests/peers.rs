@@ -81,9 +81,12 @@ impl Peers {
         self.running.load(Ordering::SeqCst) == 0
     }
 
-    /// Passes on what went wrong in a peer.
-    pub(super) fn join(&self) {
+    /// Passes on what went wrong in a peer. The rig turns meanwhile: a far side may have accepted
+    /// only now what the rig closed long ago, and the ring closes it with the next turn.
+    pub(super) fn join(&self, rig: &mut Rig) {
         while let Ok(thread) = self.threads.try_recv() {
+            // Counted before it was sent here, so it is among those that are done.
+            rig.run_until(|_| self.are_done());
             if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);
             }

@@ -48,7 +48,7 @@ fn client_resets_right_after_accept() {
         let addr = rig.addr;
         peers.spawn(move || (0..200).for_each(|_| reset(peers::connect(addr, 0))));
         rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty() && rig.seen.accepted == 200);
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }
@@ -67,7 +67,7 @@ fn client_resets_while_its_bytes_come_in() {
             });
         }
         rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty() && rig.seen.accepted == 20);
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }
@@ -101,7 +101,7 @@ fn stalled_client_resets_with_much_queued_for_it() {
         });
         drop(gate);
         rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty());
-        peers.join();
+        peers.join(&mut rig);
         assert_eq!(rig.seen.failed.len(), clients);
         rig.expect_clean();
     });
@@ -127,7 +127,7 @@ fn far_side_resets_in_the_middle_of_both_directions() {
             });
         }
         rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty() && rig.seen.accepted == 10);
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }
@@ -148,7 +148,7 @@ fn client_resets_after_we_finished() {
             });
         }
         rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty() && rig.seen.accepted == 20);
-        peers.join();
+        peers.join(&mut rig);
         rig.expect_clean();
     });
 }
@@ -168,7 +168,7 @@ fn refused_connect_is_told_once() {
             }
         });
         rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty());
-        peers.join();
+        peers.join(&mut rig);
         assert_eq!(rig.seen.connect_failed, vec![libc::ECONNREFUSED; 50]);
         rig.expect_clean();
     });
@@ -251,7 +251,7 @@ fn client_gone_while_its_connect_waits_is_cleaned_up() {
         // The owner gives up, as after its connect limit.
         rig.expect_clean();
         assert_eq!(rig.seen.connected, 0);
-        peers.join();
+        peers.join(&mut rig);
     });
 }
 
@@ -271,6 +271,6 @@ fn closed_listener_accepts_no_more() {
         });
         // The descriptor itself is closed by the ring, a turn later.
         rig.run_until(|_| TcpStream::connect(addr).is_err());
-        peers.join();
+        peers.join(&mut rig);
     }
 }

@@ -108,7 +108,7 @@ fn soak() {
                 peers.spawn(move || one_after_the_other(addr, seed, until, records));
             }
             rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty());
-            peers.join();
+            peers.join(&mut rig);
             eprintln!("{parking:?}: {:?}, {:?}", short(&rig), rig.engine.stats());
             rig.expect_clean();
         });

@@ -62,7 +62,7 @@ fn transfer(parking: Parking, case: Case) -> Rig {
         });
     }
     rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty());
-    peers.join();
+    peers.join(&mut rig);
     assert_eq!(rig.seen.closed as u64, case.connections);
     assert_eq!(rig.seen.failed, []);
     rig.expect_clean();
@@ -187,7 +187,7 @@ fn stalled_reader(parking: Parking, records: bool) {
     assert!(stood < BYTES as u64);
     go.send(()).expect("a reader");
     rig.run_until(|rig| peers.are_done() && rig.pairs.is_empty());
-    peers.join();
+    peers.join(&mut rig);
     let b = buffers();
     let most = b.queue_bytes_max + 2 * b.large_bytes + 32 * b.small_bytes;
     assert!(rig.seen.most_queued <= most, "{}", rig.seen.most_queued);

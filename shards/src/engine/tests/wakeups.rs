@@ -49,7 +49,7 @@ fn no_ring_of_the_bell_is_lost_while_traffic_flows() {
             }
             peers.are_done() && rig.pairs.is_empty()
         });
-        peers.join();
+        peers.join(&mut rig);
         assert_eq!(posted.load(Ordering::SeqCst), RINGS);
         rig.expect_clean();
     });
