@@ -11,6 +11,7 @@ mod live;
 mod log_output;
 mod logging;
 mod me;
+mod names;
 mod observations;
 mod plane;
 mod quota_file;

@@ -27,6 +27,7 @@ use crate::{
     live::{Live, LiveStore, Parts},
     logging::Log,
     me::{self, Me},
+    names::{self, Names, World},
     observations::ObservationFile,
     plane::{Post, Posted, ShardPlane},
     quota_file::QuotaFile,
@@ -93,6 +94,8 @@ struct Running {
     live: Arc<Live>,
     watching: Option<watch::Watching>,
     events: Arc<Events>,
+    /// Held to the end: its thread ends with it.
+    _names: Names,
     drain_secs: u64,
 }
 
@@ -133,6 +136,7 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         StepStatus::Ready,
         Some(format!("{shards} shards")),
     );
+    let names = start_names(&loaded, &plane)?;
     let settings = api_settings(&loaded);
     let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
     let me = start_me(&loaded, &options, &report, &plane, &events)?;
@@ -142,6 +146,7 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         plane,
         me,
         events,
+        names,
     };
     let running = start_control(&loaded, options, control, startup)?;
     if let Some(file) = observations
@@ -154,6 +159,22 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         running.events.record("admission.state", "open");
     }
     Ok(running)
+}
+
+/// Whoever resolves host names for the shards.
+fn start_names(loaded: &Loaded, plane: &Plane) -> Result<Names, Failure> {
+    let link = plane.name_link();
+    let world = World {
+        resolve: names::resolve,
+        own: names::own_addresses,
+        publish: Box::new(move |table| link.set_names(table)),
+    };
+    let config = &loaded.config;
+    let names = Names::start(wiring::names::families(config), world)
+        .map_err(|error| (Exit::Host, format!("cannot resolve names: {error}")))?;
+    names.pin(&config.network.dns_overrides);
+    names.watch(wiring::names::names(config));
+    Ok(names)
 }
 
 /// Whoever decides about middle proxies; `None` when every session goes direct.
@@ -189,6 +210,7 @@ struct Control {
     plane: Plane,
     me: Option<Arc<Me>>,
     events: Arc<Events>,
+    names: Names,
 }
 
 /// All that knows of the shards and is none.
@@ -203,6 +225,7 @@ fn start_control(
         mut plane,
         me,
         events,
+        names,
     } = parts;
     let Some(control) = plane.control() else {
         return Err((Exit::Host, "the shards cannot be controlled".to_owned()));
@@ -244,6 +267,7 @@ fn start_control(
         live,
         watching: watching.ok(),
         events,
+        _names: names,
         drain_secs: loaded.config.shards.drain_secs,
     })
 }

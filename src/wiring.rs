@@ -432,5 +432,6 @@ const HALF_CLOSE: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 16_777_216;
 
 pub(crate) mod me;
+pub(crate) mod names;
 #[cfg(test)]
 mod tests;

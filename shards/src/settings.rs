@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::proto::{dc::DcTable, middle::proxy_req::AdTag, secret::Secret};
 
 mod me;
+mod names;
 
 pub use self::me::{
     AdmissionSettings, DialSettings, DownlinkSettings, DrainSettings, FamilySettings,
@@ -17,6 +18,7 @@ pub use self::me::{
     PickSettings, RefreshSettings, ReinitSettings, SingleEndpointSettings, StaleBind,
     UplinkSettings,
 };
+pub use self::names::{Host, HostPort, NameTable, NoHostPort};
 
 /// Everything `start` needs.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use crate::{
     control::{Command, Observations, ShardSnapshot, TlsFingerprints},
     engine::Doorbell,
     policy::me::plan::Plan,
+    settings::NameTable,
 };
 
 /// Where commands for one shard are posted, from any thread.
@@ -28,6 +29,8 @@ pub(super) enum Order {
     Update(Arc<Update>),
     /// Go by another plan about middle proxies.
     Me(Arc<Plan>),
+    /// Host names mean something else now.
+    Names(Arc<NameTable>),
     /// Stop accepting, let sessions go on until the configured limit, then close them.
     Drain,
     /// Close everything now.

@@ -18,4 +18,4 @@ mod update;
 
 pub use self::control::{Control, Updating};
 pub use self::mailbox::Mailbox;
-pub use self::start::{Clock, MeLink, Plane, StartError, start};
+pub use self::start::{Clock, MeLink, NameLink, Plane, StartError, start};

@@ -39,7 +39,7 @@ use crate::{
         upstream::Upstream,
         users::{Hints, UserTable},
     },
-    settings::{HotSettings, Parking, Settings},
+    settings::{HotSettings, NameTable, Parking, Settings},
 };
 
 /// Everything one core owns. Plain data: nobody else touches it.
@@ -50,6 +50,8 @@ pub(super) struct Shard {
     pub(super) users: Arc<UserTable>,
     pub(super) hot: Arc<HotSettings>,
     pub(super) nets: Arc<NetTable>,
+    /// What host names mean at present.
+    pub(super) names: Arc<NameTable>,
     pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
     pub(super) sessions: Slab<Session>,
@@ -151,6 +153,7 @@ impl Shard {
             users: parts.users,
             hot: parts.hot,
             nets: parts.nets,
+            names: Arc::default(),
             applied: parts.applied,
             replay: parts.replay,
             sessions: Slab::new(),
@@ -441,6 +444,7 @@ impl Shard {
             match order {
                 Order::Update(update) => self.update(&update),
                 Order::Me(plan) => self.me_plan(&plan),
+                Order::Names(names) => self.names = names,
                 Order::Drain => self.drain(),
                 Order::Stop => self.close_all(),
             }

@@ -31,7 +31,7 @@ use crate::{
         nets::NetTable,
         replay::ReplayStore,
     },
-    settings::{ListenerSettings, RstOnClose, Settings},
+    settings::{ListenerSettings, NameTable, RstOnClose, Settings},
 };
 
 /// The running data plane.
@@ -56,6 +56,21 @@ impl MeLink {
     pub fn post(&self, plan: &Arc<Plan>) {
         for mailbox in &self.mailboxes {
             mailbox.order(Order::Me(Arc::clone(plan)));
+        }
+    }
+}
+
+/// Tells every shard what host names mean, from any thread.
+#[derive(Clone, Debug)]
+pub struct NameLink {
+    mailboxes: Vec<Mailbox>,
+}
+
+impl NameLink {
+    /// Gives every shard another table; never blocks. A shard that has ended takes none.
+    pub fn set_names(&self, names: &Arc<NameTable>) {
+        for mailbox in &self.mailboxes {
+            mailbox.order(Order::Names(Arc::clone(names)));
         }
     }
 }
@@ -205,6 +220,19 @@ impl Plane {
         Some(MeLink {
             mailboxes: self.mailboxes(),
         })
+    }
+
+    /// Gives every shard what host names mean from now on; see [`NameLink::set_names`].
+    pub fn set_names(&self, names: &Arc<NameTable>) {
+        self.name_link().set_names(names);
+    }
+
+    /// Where the meaning of host names is posted.
+    #[must_use]
+    pub fn name_link(&self) -> NameLink {
+        NameLink {
+            mailboxes: self.mailboxes(),
+        }
     }
 
     /// The clock that reports and rows of this plane go by.
