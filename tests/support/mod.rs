@@ -16,6 +16,7 @@ pub(crate) mod config;
 pub(crate) mod me;
 pub(crate) mod persistent;
 pub(crate) mod process;
+pub(crate) mod servers;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},

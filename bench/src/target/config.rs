@@ -92,6 +92,7 @@ impl ProxyConfig {
         }
         set("server.port", place.port.to_string());
         set("censorship.tls_domain", format!("{DOMAIN:?}"));
+        set("censorship.mask", "false".to_owned());
         for dc in DC_IDS {
             set(
                 &format!("dc_overrides.{dc:?}"),
