@@ -10,8 +10,11 @@ use std::{
 use admin::{
     ApiSettings, Conntrack, DcAddresses, EffectiveLimitsData, EffectiveMiddleProxyLimits,
     EffectiveTimeoutLimits, EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits,
-    EffectiveUserTcpPolicyLimits, MetricsSettings, RefusedPeer, Running, Telemetry, UpstreamInfo,
+    EffectiveUserTcpPolicyLimits, MetricsSettings, RefusedPeer, RouteKind, Running, Telemetry,
+    UpstreamInfo,
 };
+
+use shards::settings::RouteKind as Way;
 
 use crate::{
     config::{Config, Loaded, api::GrayAction, general::LogLevel},
@@ -22,8 +25,7 @@ use crate::{
 pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>) -> Running {
     Running {
         users: names.into(),
-        // One direct route: `[[upstreams]]` is not in effect yet.
-        upstreams: vec![UpstreamInfo::direct()],
+        upstreams: upstreams(config),
         dc_addresses: dc_addresses(config),
         limits: limits(config),
         telemetry: Telemetry {
@@ -41,9 +43,27 @@ pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>
     }
 }
 
+/// The ways out, in the order of the shards' rows; never with credentials.
+fn upstreams(config: &Config) -> Vec<UpstreamInfo> {
+    let routes = wiring::upstream::routes(config).into_iter();
+    routes
+        .map(|route| UpstreamInfo {
+            kind: match &route.kind {
+                Way::Direct => RouteKind::Direct,
+                Way::Socks4 { .. } => RouteKind::Socks4,
+                Way::Socks5 { .. } => RouteKind::Socks5,
+                Way::Shadowsocks { .. } => RouteKind::Shadowsocks,
+            },
+            address: route.server().map(ToString::to_string).unwrap_or_default(),
+            weight: route.weight,
+            scopes: route.scopes.join(","),
+        })
+        .collect()
+}
+
 /// The addresses that sessions without the middle proxy are connected to first.
 fn dc_addresses(config: &Config) -> Vec<DcAddresses> {
-    let direct = wiring::upstream(config);
+    let direct = wiring::upstream::upstream(config);
     let first = |on: bool, list: &[SocketAddr]| list.first().copied().filter(|_| on);
     let mut dcs: Vec<_> = direct
         .dcs

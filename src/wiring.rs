@@ -11,12 +11,12 @@ use std::{
 };
 
 use shards::{
-    proto::{dc::DcTable, middle::proxy_req::AdTag},
+    proto::middle::proxy_req::AdTag,
     settings::{
         AddressMode, AddressSettings, BufferSettings, HotSettings, ListenerSettings, Modes,
         NetRate, Parking, PlaneSettings, RateKey, RateSettings, ReplaySettings, RstOnClose,
         Settings, Steering, TelemetrySettings, TimeoutSettings, TlsSettings, UnknownSni,
-        UpstreamSettings, UserSettings,
+        UserSettings,
     },
 };
 
@@ -25,7 +25,7 @@ use crate::config::{
     access::UniqueIpsMode,
     censorship::UnknownSniAction,
     general::RstOnClose as ResetOf,
-    kinds::{Family, Rate},
+    kinds::Rate,
     shards::{CoreList, Count, ParkingMode, SteeringMode},
     sockets::NetKey,
 };
@@ -111,7 +111,7 @@ pub(crate) fn wire(
         tls: tls(loaded),
         timeouts: timeouts(config),
         replay: replay(loaded),
-        upstream: upstream(config),
+        upstream: upstream::upstream(config),
         me: me::setup(config),
         hot: hot(config),
         users: users(config, used_bytes),
@@ -298,35 +298,6 @@ fn replay(loaded: &Loaded) -> ReplaySettings {
     ReplaySettings { entries, window }
 }
 
-/// How DCs are reached.
-pub(crate) fn upstream(config: &Config) -> UpstreamSettings {
-    let connect = &config.connect;
-    let mut dcs = DcTable::builtin();
-    for (dc, addrs) in config.root.dc_overrides.0.iter() {
-        // The key was checked to be a number when the file was read.
-        if let Ok(dc) = dc.parse()
-            && !addrs.0.is_empty()
-        {
-            dcs.overrides.insert(dc, addrs.0.clone());
-        }
-    }
-    dcs.default_dc = config.root.default_dc.map_or(dcs.default_dc, i16::from);
-    UpstreamSettings {
-        dcs,
-        ipv4: config.network.ipv4,
-        ipv6: config.network.ipv6 == Some(true),
-        prefer_ipv6: config.network.prefer == Family::V6,
-        fast_mode: config.general.fast_mode,
-        connect_timeout: Duration::from_secs(connect.tg_connect),
-        connect_retries: connect.upstream_connect_retry_attempts,
-        connect_backoff: Duration::from_millis(connect.upstream_connect_retry_backoff_ms),
-        connect_budget: Duration::from_millis(connect.upstream_connect_budget_ms),
-        failfast_hard_errors: connect.upstream_connect_failfast_hard_errors,
-        unhealthy_fails: connect.upstream_unhealthy_fail_threshold,
-        probe_every: Duration::from_secs(config.shards.probe_secs),
-    }
-}
-
 /// What concerns all users and may change while the plane runs.
 pub(crate) fn hot(config: &Config) -> HotSettings {
     let access = &config.access;
@@ -435,3 +406,4 @@ pub(crate) mod me;
 pub(crate) mod names;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upstream;

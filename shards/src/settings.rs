@@ -11,6 +11,7 @@ use crate::proto::{dc::DcTable, middle::proxy_req::AdTag, secret::Secret};
 
 mod me;
 mod names;
+mod upstream;
 
 pub use self::me::{
     AdmissionSettings, DialSettings, DownlinkSettings, DrainSettings, FamilySettings,
@@ -19,6 +20,7 @@ pub use self::me::{
     UplinkSettings,
 };
 pub use self::names::{Host, HostPort, NameTable, NoHostPort};
+pub use self::upstream::{Interface, RouteKind, RouteSettings, SecretText, SourceSettings};
 
 /// Everything `start` needs.
 #[derive(Clone, Debug)]
@@ -306,6 +308,8 @@ pub struct UpstreamSettings {
     pub ipv6: bool,
     /// IPv6 is tried before IPv4.
     pub prefer_ipv6: bool,
+    /// The ways out, in configuration order; none: no DC can be reached.
+    pub routes: Vec<RouteSettings>,
     /// Encrypt the downlink with the client's keys at the DC (protocol.md 4.2).
     pub fast_mode: bool,
     /// Limit of one connect.

@@ -265,9 +265,51 @@ pub(crate) fn upstream(reading: &mut Reading, section: &Section, upstream: &Upst
         Some(UpstreamKind::Shadowsocks) if upstream.url.is_none() => {
             table_rule(reading, section, "has no url; expected url = \"ss://…\"");
         }
-        Some(_) => {}
+        Some(_) => credentials(reading, section, upstream),
     }
 }
+
+/// What a SOCKS request can hold, and what only a direct route can do.
+fn credentials(reading: &mut Reading, section: &Section, upstream: &Upstream) {
+    let blank = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
+    let fits = |text: &Option<String>| {
+        let text = text.as_deref().unwrap_or_default();
+        text.len() <= 255 && !text.contains('\0')
+    };
+    let (user, password) = (&upstream.username, &upstream.password);
+    if upstream.kind == Some(UpstreamKind::Socks5) && blank(user) != blank(password) {
+        let text = "has one of username and password; SOCKS5 takes both or none";
+        table_rule(reading, section, text);
+    }
+    for (name, text) in [
+        ("user_id", &upstream.user_id),
+        ("username", user),
+        ("password", password),
+    ] {
+        if !fits(text) {
+            let text = format!("has a {name} that is over 255 bytes or holds a zero byte");
+            table_rule(reading, section, &text);
+        }
+    }
+    let device = upstream
+        .bindtodevice
+        .as_ref()
+        .or(upstream.force_bind.as_ref());
+    if device.is_some_and(|name| name.len() > DEVICE_BYTES_MAX || name.contains(['/', '\0'])) {
+        table_rule(
+            reading,
+            section,
+            "has a bindtodevice that names no network device",
+        );
+    }
+    if upstream.bind_addresses.as_ref().is_some_and(Vec::is_empty) {
+        let text = "has an empty bind_addresses; list addresses or leave the key out";
+        table_rule(reading, section, text);
+    }
+}
+
+/// Longest name the kernel gives a network device.
+const DEVICE_BYTES_MAX: usize = 15;
 
 /// A `shadowsocks` route works in direct mode only.
 fn routes(reading: &mut Reading, config: &Config) {

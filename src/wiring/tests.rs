@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use shards::proto::dc::DcTable;
+
 use super::*;
 use crate::config::parse;
 

@@ -262,7 +262,10 @@ pub(crate) fn is_hard_error(errno: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::dc::{DcId, DcTable, Resolved};
+    use crate::{
+        proto::dc::{DcId, DcTable, Resolved},
+        settings::RouteSettings,
+    };
 
     fn settings() -> UpstreamSettings {
         UpstreamSettings {
@@ -270,6 +273,7 @@ mod tests {
             ipv4: true,
             ipv6: true,
             prefer_ipv6: false,
+            routes: vec![RouteSettings::direct(true, true, false)],
             fast_mode: true,
             connect_timeout: Duration::from_secs(10),
             connect_retries: 2,

@@ -16,8 +16,8 @@ use shards::{
     proto::{dc::DcTable, secret::Secret},
     settings::{
         BufferSettings, HotSettings, ListenerSettings, Modes, Parking, PlaneSettings, RateSettings,
-        ReplaySettings, RstOnClose, Settings, Steering, TimeoutSettings, TlsSettings, UnknownSni,
-        UpstreamSettings, UserSettings,
+        ReplaySettings, RouteSettings, RstOnClose, Settings, Steering, TimeoutSettings,
+        TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
     },
 };
 
@@ -261,6 +261,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             ipv4: true,
             ipv6: false,
             prefer_ipv6: false,
+            routes: vec![RouteSettings::direct(true, false, false)],
             fast_mode: true,
             connect_timeout: Duration::from_secs(5),
             connect_retries: 2,
