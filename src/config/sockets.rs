@@ -1,6 +1,7 @@
 //! Values about sockets and networks: segment sizes, socket files, networks with rates.
 
 use ipnet::IpNet;
+use shards::proto::shadowsocks::ServerUrl;
 
 use super::{
     keys::full_name,
@@ -150,11 +151,8 @@ impl Value for SsUrl {
     fn read(slot: &Slot<'_>, reading: &mut Reading) -> Option<Self> {
         const EXPECTED: &str = "\"ss://…@host:port\" without a plugin";
         let url = text(slot, reading, EXPECTED)?.trim();
-        if !url.starts_with("ss://") {
-            return wrong_form(slot, reading, "does not start with ss://", EXPECTED);
-        }
-        if url.contains("plugin=") {
-            return wrong_form(slot, reading, "names a plugin", EXPECTED);
+        if let Err(error) = ServerUrl::parse(url) {
+            return wrong_form(slot, reading, &error.to_string(), EXPECTED);
         }
         Some(Self(url.to_owned()))
     }

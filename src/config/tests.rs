@@ -106,7 +106,13 @@ fn refuses_one_mistake_at_a_time() {
         "[[upstreams]]\ntype = \"socks5\"",
         "[[upstreams]]\ntype = \"socks5\"\naddress = \"socks5://a:1\"",
         "[[upstreams]]\ntype = \"direct\"\nbindtodevice = \"a\"\nforce_bind = \"b\"",
-        "[[upstreams]]\ntype = \"shadowsocks\"\nurl = \"ss://a@b:1\"",
+        "[[upstreams]]\ntype = \"shadowsocks\"\nurl = \"ss://aes-128-gcm:x@b:1\"",
+        "general.use_middle_proxy = false\n\
+         [[upstreams]]\ntype = \"shadowsocks\"\nurl = \"ss://a@b:1\"",
+        "general.use_middle_proxy = false\n\
+         [[upstreams]]\ntype = \"shadowsocks\"\nurl = \"ss://rc4-md5:x@b:1\"",
+        "general.use_middle_proxy = false\n\
+         [[upstreams]]\ntype = \"shadowsocks\"\nurl = \"ss://aes-128-gcm:x@b:1?plugin=v2ray\"",
         "[censorship]\nmask_host = \"a\"\nmask_unix_sock = \"/a\"",
         "[server.api]\nport = 1\n[server.admin_api]\n",
         "[server.api]\nlisten = \"localhost:1\"",

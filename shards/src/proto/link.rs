@@ -106,7 +106,8 @@ const LINK_STARTS: [&str; 4] = [
 ];
 const HOST_BYTES_MAX: usize = 255;
 
-fn check_host(host: &str) -> Result<(), LinkError> {
+/// An address without brackets or a name.
+pub(super) fn check_host(host: &str) -> Result<(), LinkError> {
     let got = host.len();
     let known = host.parse::<IpAddr>().is_ok() || check_labels(host).is_ok();
     if known && got <= HOST_BYTES_MAX {
@@ -116,7 +117,8 @@ fn check_host(host: &str) -> Result<(), LinkError> {
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, LinkError> {
+/// 1 to 65535, digits only.
+pub(super) fn parse_port(text: &str) -> Result<u16, LinkError> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
         Ok(port) if digits && port != 0 => Ok(port),
@@ -138,7 +140,8 @@ fn percent_encode(text: &str) -> String {
     out
 }
 
-fn percent_decode(text: &str) -> Option<String> {
+/// Undoes percent encoding; `None` if it is broken or no UTF-8.
+pub(super) fn percent_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

@@ -15,6 +15,7 @@ pub mod obfuscated2;
 pub mod proxy_protocol;
 pub mod reader;
 pub mod secret;
+pub mod shadowsocks;
 pub mod sniff;
 pub mod socks;
 

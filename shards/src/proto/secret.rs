@@ -217,9 +217,16 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
 /// 22 or more characters, length not 1 modulo 4, up to two trailing `=`. Surplus bits of the last
 /// character are ignored, as clients do.
 fn decode_base64url(text: &str) -> Option<Vec<u8>> {
+    let bare = text.trim_end_matches('=');
+    let fits = bare.len() >= 22 && !bare.contains(['+', '/']);
+    fits.then(|| decode_base64(text))?
+}
+
+/// Reads base64 of either alphabet; padding is optional, surplus bits are ignored.
+pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let bare = text.strip_suffix('=').unwrap_or(text);
     let bare = bare.strip_suffix('=').unwrap_or(bare);
-    if bare.len() < 22 || bare.len() % 4 == 1 {
+    if bare.len() % 4 == 1 {
         return None;
     }
     let mut out = Vec::with_capacity(bare.len() / 4 * 3 + 2);
@@ -229,8 +236,8 @@ fn decode_base64url(text: &str) -> Option<Vec<u8>> {
             b'A'..=b'Z' => byte - b'A',
             b'a'..=b'z' => byte - b'a' + 26,
             b'0'..=b'9' => byte - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
+            b'-' | b'+' => 62,
+            b'_' | b'/' => 63,
             _ => return None,
         };
         bits = bits << 6 | u32::from(digit);

@@ -164,21 +164,7 @@ impl<'a> Handshake<'a> {
     fn request5(&mut self, out: &mut Vec<u8>) {
         let mut w = Writer::new(out);
         w.bytes(&[5, CONNECT, 0]);
-        let port = match self.target {
-            Target::Addr(addr) => {
-                match addr.ip() {
-                    IpAddr::V4(ip) => w.u8(ATYP_V4).bytes(&ip.octets()),
-                    IpAddr::V6(ip) => w.u8(ATYP_V6).bytes(&ip.octets()),
-                };
-                addr.port()
-            }
-            Target::Name(name, port) => {
-                w.u8(ATYP_NAME);
-                text(&mut w, name);
-                port
-            }
-        };
-        w.u16_be(port);
+        write_target(&mut w, self.target);
         self.state = State::Reply5;
     }
 }
@@ -266,6 +252,43 @@ fn check(proxy: Proxy<'_>, target: Target<'_>) -> Result<(), SocksError> {
             fits(password, 1)
         }
     }
+}
+
+/// `atyp | addr | port`, as SOCKS 5 and Shadowsocks have it. A name has at most 255 bytes.
+pub(super) fn write_target(w: &mut Writer<'_>, target: Target<'_>) {
+    let port = match target {
+        Target::Addr(addr) => {
+            match addr.ip() {
+                IpAddr::V4(ip) => w.u8(ATYP_V4).bytes(&ip.octets()),
+                IpAddr::V6(ip) => w.u8(ATYP_V6).bytes(&ip.octets()),
+            };
+            addr.port()
+        }
+        Target::Name(name, port) => {
+            w.u8(ATYP_NAME);
+            text(w, name);
+            port
+        }
+    };
+    w.u16_be(port);
+}
+
+/// Reads what [`write_target`] writes. The inner error: no such address type, or a name that is
+/// no text.
+pub(super) fn read_target<'a>(r: &mut Reader<'a>) -> Result<Result<Target<'a>, SocksError>, Short> {
+    let ip = match r.u8()? {
+        ATYP_V4 => IpAddr::from(*r.array::<4>()?),
+        ATYP_V6 => IpAddr::from(*r.array::<16>()?),
+        ATYP_NAME => {
+            let got = usize::from(r.u8()?);
+            let name = r.take(got)?;
+            let port = r.u16_be()?;
+            let name = str::from_utf8(name).map_err(|_| SocksError::Text { got });
+            return Ok(name.map(|name| Target::Name(name, port)));
+        }
+        got => return Ok(Err(SocksError::AddressType { got })),
+    };
+    Ok(Ok(Target::Addr(SocketAddr::new(ip, r.u16_be()?))))
 }
 
 fn text(w: &mut Writer<'_>, text: &str) {

@@ -1,10 +1,14 @@
-//! `proxy_protocol`, `proxy_protocol_invalid`, `socks`.
+//! `proxy_protocol`, `proxy_protocol_invalid`, `socks`, `shadowsocks`.
 
 use std::net::SocketAddr;
 
 use serde_json::Value;
 use shards::proto::{
     proxy_protocol::{Stated, Version, encode, parse},
+    shadowsocks::{
+        Entropy, Leg, Method, ServerKey, ServerUrl,
+        far_side::{Served, Wanted},
+    },
     socks::{Handshake, Progress, Proxy, SocksError, Target},
 };
 
@@ -124,5 +128,72 @@ fn socks_dialogues_are_followed() {
             other => panic!("{name} ended with {other:?}"),
         });
         assert_eq!(got, want, "{name}");
+    }
+}
+
+/// Both directions of a case, ours and the server's, byte by byte.
+fn check_shadowsocks(entry: &Value) {
+    let name = text(entry, "name");
+    let unix_secs = entry["timestamp"].as_u64().unwrap_or(7);
+    let method = Method::by_name(text(entry, "method")).unwrap();
+    let key = ServerKey::new(method, text(entry, "password")).unwrap();
+    let target = addr(entry, "target").unwrap();
+    let salted = |field| {
+        let salt = bytes(entry, field);
+        move |out: &mut [u8]| out.copy_from_slice(&salt)
+    };
+    let plain_field = match entry["request_variable_header"].as_str() {
+        // Address, length of padding, payload.
+        Some(_) => bytes(entry, "request_variable_header")[9..].to_vec(),
+        None => bytes(entry, "request_plain")[7..].to_vec(),
+    };
+    let mut wire = Vec::new();
+    let random = &mut salted("request_salt");
+    let entropy = Entropy { unix_secs, random };
+    let mut leg = Leg::start(&key, Target::Addr(target), &plain_field, entropy, &mut wire);
+    assert_eq!(wire, bytes(entry, "request_wire"), "{name}");
+
+    let mut served = Served::new(&key);
+    assert_eq!(served.receive(&wire, unix_secs).unwrap(), plain_field);
+    assert_eq!(served.wanted(), Some(&Wanted::Addr(target)), "{name}");
+    let (answer, want) = (
+        bytes(entry, "response_plain"),
+        bytes(entry, "response_wire"),
+    );
+    let mut down = want.clone();
+    let front = leg
+        .down
+        .open(&mut down, unix_secs, |_| panic!("{name}: all at once"));
+    assert_eq!(&down[..front.unwrap()], &answer, "{name}");
+
+    let mut wire = Vec::new();
+    let random = &mut salted("response_salt");
+    // The case's server answered a second later.
+    let unix_secs = unix_secs + 1;
+    served.answer(&answer, Entropy { unix_secs, random }, &mut wire);
+    assert_eq!(wire, want, "{name}");
+}
+
+#[test]
+fn shadowsocks_streams_are_as_others_write_them() {
+    assert_eq!(list("shadowsocks").len(), Method::ALL.len());
+    for entry in list("shadowsocks") {
+        check_shadowsocks(entry);
+    }
+}
+
+#[test]
+fn shadowsocks_urls_name_the_same_server() {
+    for entry in list("shadowsocks") {
+        let method = Method::by_name(text(entry, "method")).unwrap();
+        let key = ServerKey::new(method, text(entry, "password")).unwrap();
+        for form in ["url", "url_plain", "url_legacy"] {
+            let Some(url) = entry[form].as_str() else {
+                continue;
+            };
+            let url = ServerUrl::parse(url).unwrap();
+            assert_eq!((url.host.as_str(), url.port), ("198.51.100.30", 8388));
+            assert!(url.key == key, "{form} of {}", text(entry, "name"));
+        }
     }
 }
