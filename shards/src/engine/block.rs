@@ -3,7 +3,7 @@
 //! What is put together from several sources cannot leave in the buffer it came in. A block is
 //! taken from the store, filled, queued like a received buffer, and goes back when the kernel has
 //! taken its bytes; an idle connection has none. No `unsafe` here: a block in a send queue is owned
-//! by it.
+//! by it, and all of its memory was written once.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,22 +11,32 @@ use std::{
     rc::Rc,
 };
 
+use super::buffers::PLACE_IN_PAGE;
+
 /// Where blocks of one shard come from. Cloning it is sharing it.
 #[derive(Clone, Default)]
 pub(crate) struct Blocks(Rc<Store>);
 
-/// Bytes on their way out. Goes back to its store when dropped.
+/// Bytes on their way out, as a slice. Goes back to its store when dropped.
 pub(crate) struct Block {
-    bytes: Vec<u8>,
+    memory: Memory,
+    len: usize,
     store: Rc<Store>,
+}
+
+/// Memory of a block: so many bytes from `start` on.
+#[derive(Default)]
+struct Memory {
+    bytes: Box<[u8]>,
+    start: usize,
 }
 
 #[derive(Default)]
 struct Store {
-    spare: [RefCell<Vec<Vec<u8>>>; CLASSES.len()],
+    spare: [RefCell<Vec<Memory>>; CLASSES.len()],
     /// Bytes of all spare blocks.
     spare_bytes: Cell<usize>,
-    /// A block that grew beyond twice this is cut back to it; 0 is no limit.
+    /// A block that grew beyond twice this is given back to the system; 0 is no limit.
     shrink_bytes: Cell<usize>,
     shrunk: Cell<Shrunk>,
 }
@@ -44,28 +54,30 @@ pub(crate) struct Shrunk {
 const CLASSES: [usize; 6] = [1 << 10, 4 << 10, 16 << 10, 66 << 10, 132 << 10, 264 << 10];
 /// Spare memory kept per shard.
 const SPARE_BYTES_MAX: usize = 16 << 20;
+const PAGE_BYTES: usize = 4096;
 
 impl Blocks {
     /// An empty block with room for at least so many bytes.
     pub(crate) fn take(&self, bytes: usize) -> Block {
         let class = CLASSES.iter().position(|size| *size >= bytes);
         let spare = class.and_then(|class| self.0.spare[class].borrow_mut().pop());
-        let bytes = match (spare, class) {
+        let memory = match (spare, class) {
             (Some(spare), _) => {
-                let kept = self.0.spare_bytes.get() - spare.capacity();
+                let kept = self.0.spare_bytes.get() - spare.room();
                 self.0.spare_bytes.set(kept);
                 spare
             }
-            (None, Some(class)) => Vec::with_capacity(CLASSES[class]),
-            (None, None) => Vec::with_capacity(bytes),
+            (None, Some(class)) => Memory::new(CLASSES[class]),
+            (None, None) => Memory::new(bytes),
         };
         Block {
-            bytes,
+            memory,
+            len: 0,
             store: Rc::clone(&self.0),
         }
     }
 
-    /// Cuts blocks that grew beyond twice so many bytes back to it when they come back.
+    /// Gives blocks that grew beyond twice so many bytes back to the system, as they come back.
     pub(crate) fn shrink_beyond(&self, bytes: usize) {
         self.0.shrink_bytes.set(bytes);
     }
@@ -79,59 +91,106 @@ impl Blocks {
 impl Block {
     /// Bytes it takes without growing.
     pub(crate) fn room(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        self.memory.room() - self.len
+    }
+
+    /// Appends `bytes`; grows if there is no room.
+    pub(crate) fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.extend_with(bytes.len(), |place| place.copy_from_slice(bytes));
+    }
+
+    /// Appends so many bytes, which `write` is to write; before, the place holds any. Grows if
+    /// there is no room.
+    pub(crate) fn extend_with(&mut self, bytes: usize, write: impl FnOnce(&mut [u8])) {
+        if bytes > self.room() {
+            self.grow(bytes);
+        }
+        let from = self.memory.start + self.len;
+        self.len += bytes;
+        write(&mut self.memory.bytes[from..from + bytes]);
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) {
+        let wanted = (self.len + bytes).max(2 * self.memory.room());
+        let mut memory = Memory::new(wanted);
+        let start = memory.start;
+        memory.bytes[start..start + self.len].copy_from_slice(self);
+        self.memory = memory;
+    }
+}
+
+impl Memory {
+    /// Zeroes: written once, when the block is new, and from then on by those who fill it.
+    fn new(room: usize) -> Self {
+        if room <= 4 * PAGE_BYTES {
+            return Self {
+                bytes: vec![0; room].into(),
+                start: 0,
+            };
+        }
+        let bytes: Box<[u8]> = vec![0; room + PAGE_BYTES].into();
+        let in_page = bytes.as_ptr().addr() % PAGE_BYTES;
+        let start = (PAGE_BYTES + PLACE_IN_PAGE - in_page) % PAGE_BYTES;
+        // What lies behind the room is never used, so that a block's size is one of the classes.
+        Self { bytes, start }
+    }
+
+    fn room(&self) -> usize {
+        match self.bytes.len() {
+            small if small <= 4 * PAGE_BYTES => small,
+            large => large - PAGE_BYTES,
+        }
     }
 }
 
 impl Deref for Block {
-    type Target = Vec<u8>;
+    type Target = [u8];
 
-    fn deref(&self) -> &Vec<u8> {
-        &self.bytes
+    fn deref(&self) -> &[u8] {
+        &self.memory.bytes[self.memory.start..][..self.len]
     }
 }
 
 impl DerefMut for Block {
-    fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory.bytes[self.memory.start..][..self.len]
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.store.give_back(std::mem::take(&mut self.bytes));
+        self.store.give_back(std::mem::take(&mut self.memory));
     }
 }
 
 impl Store {
-    fn give_back(&self, mut bytes: Vec<u8>) {
+    fn give_back(&self, memory: Memory) {
         let limit = self.shrink_bytes.get();
-        bytes.clear();
-        if limit > 0 && bytes.capacity() > 2 * limit {
-            let before = bytes.capacity();
-            bytes.shrink_to(limit);
+        let room = memory.room();
+        // Only whole classes: a block of another size would be looked for in vain.
+        let class = CLASSES.iter().position(|size| *size == room);
+        if limit > 0 && room > 2 * limit {
             let shrunk = self.shrunk.get();
             self.shrunk.set(Shrunk {
                 times: shrunk.times + 1,
-                bytes: shrunk.bytes + (before - bytes.capacity()) as u64,
+                bytes: shrunk.bytes + room as u64,
             });
+            return;
         }
-        let capacity = bytes.capacity();
-        let total = self.spare_bytes.get() + capacity;
-        // Only whole classes: a block of another size would be looked for in vain.
-        let class = CLASSES.iter().position(|size| *size == capacity);
+        let total = self.spare_bytes.get() + room;
         if let Some(class) = class
             && total <= SPARE_BYTES_MAX
         {
             self.spare_bytes.set(total);
-            self.spare[class].borrow_mut().push(bytes);
+            self.spare[class].borrow_mut().push(memory);
         }
     }
 }
 
 impl std::fmt::Debug for Block {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Block({} bytes)", self.bytes.len())
+        write!(f, "Block({} bytes)", self.len)
     }
 }
 
@@ -151,6 +210,27 @@ mod tests {
         assert_eq!((again.as_ptr(), again.len()), (memory, 0));
         assert_eq!(blocks.0.spare_bytes.get(), 0);
         assert!(blocks.take(1_025).room() == 4 << 10);
+    }
+
+    #[test]
+    fn long_block_begins_away_from_the_front_of_a_page() {
+        let blocks = Blocks::default();
+        for bytes in [20_000, 100_000, 200_000, 1_000_000] {
+            let mut block = blocks.take(bytes);
+            block.extend_from_slice(&vec![1; bytes]);
+            assert_eq!(block.as_ptr().addr() % PAGE_BYTES, PLACE_IN_PAGE);
+            assert!(block.iter().all(|byte| *byte == 1) && block.len() == bytes);
+        }
+    }
+
+    #[test]
+    fn growing_keeps_what_is_there() {
+        let mut block = Blocks::default().take(10);
+        for round in 0..100_u8 {
+            block.extend_with(1_000, |place| place.fill(round));
+        }
+        let parts: Vec<&[u8]> = block.chunks(1_000).collect();
+        assert!((0..100).all(|round: u8| parts[usize::from(round)].iter().all(|b| *b == round)));
     }
 
     #[test]
@@ -176,6 +256,6 @@ mod tests {
         drop(grown);
         let shrunk = blocks.shrunk();
         assert_eq!(shrunk.times, 1);
-        assert!(shrunk.bytes >= (40 << 10) - (4 << 10));
+        assert!(shrunk.bytes >= 40 << 10);
     }
 }

@@ -19,6 +19,13 @@ use io_uring::{Submitter, types::BufRingEntry};
 
 /// Bytes in front of received data, for a record header.
 pub(crate) const HEADROOM: usize = 8;
+/// Where in a page long copies begin, bytes.
+///
+/// The kernel copies with `rep movsb`, and on the CPUs measured (EPYC) that runs at a fifth of its
+/// speed while the target's place within its page is 1 to 15 bytes ahead of the source's. What
+/// lies in the kernel mostly begins at the front of a page, or a header's length behind it, so
+/// what lies here begins in the middle.
+pub(super) const PLACE_IN_PAGE: usize = 2048;
 /// Bytes of one record header.
 pub(crate) const RECORD_HEADER: usize = 5;
 /// Largest payload of one record.
@@ -59,7 +66,7 @@ impl Pool {
         window: u16,
     ) -> io::Result<Self> {
         debug_assert!(count.is_power_of_two() && slot_bytes > 256);
-        let memory = Mapping::new(slot_bytes * usize::from(count))?;
+        let memory = Mapping::new(slot_bytes * usize::from(count) + PLACE_IN_PAGE)?;
         let ring = Mapping::new(size_of::<BufRingEntry>() * usize::from(count))?;
         // SAFETY: `ring` is page aligned, holds `count` entries and is unmapped only after the
         // ring itself is gone (`Engine` drops its ring before its pools).
@@ -185,7 +192,10 @@ impl Shared {
     fn slot(&self, bid: u16) -> *mut u8 {
         debug_assert!(bid < self.count);
         // SAFETY: `bid < count`, so the slot lies inside the mapping.
-        unsafe { self.memory.start.add(usize::from(bid) * self.slot_bytes) }
+        unsafe {
+            let first = self.memory.start.add(PLACE_IN_PAGE);
+            first.add(usize::from(bid) * self.slot_bytes)
+        }
     }
 
     fn post(&self, bid: u16) {

@@ -63,7 +63,7 @@ fn connected_socket_tells_its_address_and_what_is_not_acknowledged() {
         let (mut stream, peer) = far.accept().expect("accept");
         assert_eq!(rig.engine.local_addr(socket), Some(peer));
         let mut block = rig.engine.blocks().take(100_000);
-        block.resize(100_000, 7);
+        block.extend_from_slice(&[7; 100_000]);
         rig.engine.send_block(socket, block);
         assert_eq!(rig.engine.queued(socket), 100_000);
         let mut got = vec![0; 100_000];

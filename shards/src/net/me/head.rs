@@ -1,8 +1,11 @@
 //! What stands in front of every message of a session: written once per writer, copied per message.
 
-use crate::proto::middle::{
-    ops::ConnId,
-    proxy_req::{HEAD_BYTES, MessageFlags, ProxyReq},
+use crate::{
+    engine::Block,
+    proto::middle::{
+        ops::ConnId,
+        proxy_req::{HEAD_BYTES, MessageFlags, ProxyReq},
+    },
 };
 
 /// The first bytes of a session's PROXY_REQs.
@@ -48,7 +51,7 @@ impl Head {
     }
 
     /// Appends the head of a message with these flags besides the session's.
-    pub(super) fn write(&self, flags: u32, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, flags: u32, out: &mut Block) {
         let at = out.len();
         out.extend_from_slice(&self.bytes[..self.len()]);
         self.set_flags(flags, &mut out[at..]);

@@ -19,7 +19,7 @@ use super::head::Head;
 use crate::{
     engine::{Block, Blocks},
     proto::middle::{
-        frame::{FrameEncoder, Sealing, pad_run},
+        frame::{FrameEncoder, Sealing, padding},
         ops::Note,
     },
 };
@@ -148,7 +148,7 @@ impl SendQueue {
             && let Some(mut ahead) = self.ahead.take()
         {
             seal_all(encoder, &mut ahead);
-            pad_run(&mut ahead, 0);
+            pad(&mut ahead);
             return Some(ahead);
         }
         let Segment { mut block, content } = self.segments.pop_front()?;
@@ -171,7 +171,7 @@ impl SendQueue {
                 self.seal_part(&mut block);
             }
         }
-        pad_run(&mut block, 0);
+        pad(&mut block);
         Some(block)
     }
 
@@ -279,14 +279,18 @@ fn seal_all(encoder: &mut FrameEncoder, run: &mut [u8]) {
     }
 }
 
-fn frame_head(length: usize, out: &mut Vec<u8>) {
+fn pad(run: &mut Block) {
+    run.extend_from_slice(padding(run.len()));
+}
+
+fn frame_head(length: usize, out: &mut Block) {
     out.extend_from_slice(&(length as u32).to_le_bytes());
     out.extend_from_slice(&[0; FRAME_HEAD - 4]);
 }
 
-fn write_note(note: Note, out: &mut Vec<u8>) {
+fn write_note(note: Note, out: &mut Block) {
     frame_head(NOTE_BYTES, out);
-    note.write(out);
+    out.extend_from_slice(&note.to_bytes());
     out.extend_from_slice(&[0; CHECKSUM]);
 }
 
@@ -321,7 +325,7 @@ mod tests {
     /// A message collected in blocks, as a session does it.
     fn collected(blocks: &Blocks, head: &Head, flags: u32, message: &[u8]) -> Vec<Block> {
         let mut first = blocks.take(1_000);
-        first.resize(FRAME_HEAD + head.len(), 0);
+        first.extend_with(FRAME_HEAD + head.len(), |place| place.fill(0));
         let mut parts = vec![first];
         let mut left = message.len();
         for piece in message.chunks(1_460) {

@@ -187,7 +187,7 @@ impl Collected {
         let room = super::queue::FRAME_HEAD + Head::bytes_of(tagged);
         let all = room + message_bytes + super::queue::PADDING + 4;
         let mut first = blocks.take(all.min(Part::BYTES));
-        first.resize(room, 0);
+        first.extend_with(room, |place| place.fill(0));
         Self {
             parts: vec![first],
             message_bytes,

@@ -3,6 +3,7 @@
 //! Sits on the RustCrypto crates, which pick the CPU's AES and SHA instructions at run time. No
 //! key derivation lives here: `obfuscated2` and `faketls` know what is hashed with what.
 
+mod copy;
 mod hmac;
 mod pair;
 mod stream;

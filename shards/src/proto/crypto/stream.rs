@@ -10,7 +10,7 @@ use aes::{
     },
 };
 
-use super::pair;
+use super::{copy, pair};
 
 const BLOCK_BYTES: usize = 16;
 
@@ -59,6 +59,35 @@ impl CtrStream {
             xor(rest, &keystream);
             self.keep_tail(keystream, rest.len());
         }
+    }
+
+    /// Writes `from` XORed with the next keystream bytes to `to`, which is as long: a copy and
+    /// [`CtrStream::apply`] in one pass.
+    pub fn apply_from(&mut self, from: &[u8], to: &mut [u8]) {
+        debug_assert_eq!(from.len(), to.len());
+        let bytes = from.len().min(to.len());
+        // Up to the next block, and short data: nothing to be won.
+        let head = match bytes / BLOCK_BYTES > BATCH_BLOCKS_MIN {
+            true => BLOCK_BYTES - self.used(),
+            false => bytes,
+        };
+        let (from_head, from) = from.split_at(head);
+        let (to_head, to) = to.split_at_mut(head);
+        to_head.copy_from_slice(from_head);
+        self.apply(to_head);
+        let (source, rest) = Block::slice_as_chunks(from);
+        let (blocks, to_rest) = Block::slice_as_chunks_mut(to);
+        let counter = self.counter;
+        self.counter = counter.wrapping_add(blocks.len() as u128);
+        if !blocks.is_empty() {
+            self.cipher.encrypt_with_backend(copy::Batches {
+                counter,
+                from: source,
+                to: blocks,
+            });
+        }
+        to_rest.copy_from_slice(rest);
+        self.apply(to_rest);
     }
 
     /// The same as `first.apply(data)` and then `second.apply(data)`.
@@ -395,6 +424,23 @@ mod tests {
             one_ref.apply(&mut expected);
             two_ref.apply(&mut expected);
             assert!(data == expected, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn copying_equals_in_place_for_every_length_and_place() {
+        for len in (0..1200).chain([2047, 4096 + 33 * 16, 8192, 20_000]) {
+            for skip in [0, 1, 15, 16, 200] {
+                let mut one = CtrStream::new(&KEY, &[0xff; 16]);
+                one.skip(skip);
+                let mut two = one.clone();
+                let from: Vec<u8> = (0..len + 40).map(|i| (i * 3) as u8).collect();
+                let (mut to, mut expected) = (vec![9; len + 40], from.clone());
+                one.apply_from(&from[..len], &mut to[..len]);
+                one.apply_from(&from[len..], &mut to[len..]);
+                two.apply(&mut expected);
+                assert!(to == expected, "{len} bytes after {skip}");
+            }
         }
     }
 

@@ -146,14 +146,17 @@ impl Sealing {
 ///
 /// Source: middle-proxy.md 6: padding is per flush.
 pub fn pad_run(run: &mut Vec<u8>, start: usize) {
-    let over = run.len().saturating_sub(start) % BLOCK_BYTES;
-    debug_assert!(over.is_multiple_of(4), "frames are words");
-    if over != 0 {
-        for _ in 0..(BLOCK_BYTES - over) / 4 {
-            run.extend_from_slice(&PAD_WORD);
-        }
-    }
+    run.extend_from_slice(padding(run.len().saturating_sub(start)));
 }
+
+/// What pads a run of so many bytes.
+pub(crate) fn padding(run_bytes: usize) -> &'static [u8] {
+    debug_assert!(run_bytes.is_multiple_of(4), "frames are words");
+    let bytes = run_bytes.next_multiple_of(BLOCK_BYTES) - run_bytes;
+    PADDING.as_flattened().get(..bytes).unwrap_or_default()
+}
+
+const PADDING: [[u8; 4]; 3] = [PAD_WORD; 3];
 
 /// Reads whole frames of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,14 +42,23 @@ pub enum Note {
 }
 
 impl Note {
-    /// Appends the payload, 12 bytes.
+    /// Appends the payload.
     pub fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_bytes());
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 12] {
         let (op, id) = match self {
             Self::CloseConn(ConnId(id)) => (CLOSE_CONN, id),
             Self::Ping(id) => (PING, id),
             Self::Pong(id) => (PONG, id),
         };
-        out.extend_from_slice(&op.to_le_bytes());
-        out.extend_from_slice(&id.to_le_bytes());
+        let mut out = [0; 12];
+        let (first, second) = out.split_at_mut(4);
+        first.copy_from_slice(&op.to_le_bytes());
+        second.copy_from_slice(&id.to_le_bytes());
+        out
     }
 }
