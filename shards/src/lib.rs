@@ -9,6 +9,8 @@
 pub mod control;
 pub mod counters;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keys;
 mod net;
 mod policy;

@@ -355,7 +355,7 @@ pub struct UserSettings {
     pub ad_tag: Option<AdTag>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl UserSettings {
     /// A user without limits.
     pub(crate) fn unlimited(name: &str) -> Self {
