@@ -33,6 +33,7 @@ use crate::{
     plane::ShardPlane,
     quota_file::QuotaFile,
     reload::Reloads,
+    route_out::RouteOut,
     running::running,
     serve::say,
     store::Applies,
@@ -69,6 +70,8 @@ pub(crate) struct Parts {
     pub(crate) detected: Detected,
     /// Whoever decides about middle proxies; `None` when every session goes direct.
     pub(crate) me: Option<Arc<Me>>,
+    /// The ways out of threads that are no shards.
+    pub(crate) out: Arc<RouteOut>,
 }
 
 /// The data plane as far as a configuration concerns it; tests have one without sockets.
@@ -278,6 +281,9 @@ impl Live {
         {
             let secret_bytes_max = config.me_source.proxy_secret_len_max;
             me.apply(wiring::me::settings(&config), secret_bytes_max);
+        }
+        if state.config.network.dns_overrides != config.network.dns_overrides {
+            self.parts.out.pin(&config.network.dns_overrides);
         }
         let names = self.shards().names();
         self.parts.plane.reloaded(running(&config, level, names));

@@ -17,6 +17,7 @@ mod plane;
 mod quota_file;
 mod reload;
 mod report;
+mod route_out;
 mod running;
 mod serve;
 mod signals;

@@ -14,6 +14,7 @@ mod driver;
 mod fetch;
 mod fetcher;
 mod http;
+mod http_way;
 pub(crate) mod nat;
 mod nat_thread;
 pub(crate) mod sources;
@@ -39,13 +40,13 @@ use shards::{
 use self::{
     driver::{Driver, Input},
     fetch::{Guards, TRIES_AFTER},
-    http::{Download, Https},
+    http::{Download, Https, Way},
     nat::{Nat, NatStatus},
     nat_thread::Asker,
     sources::Sources,
     stun::Asking,
 };
-use crate::links::Detected;
+use crate::{links::Detected, route_out::RouteOut};
 
 /// Takes plans to the shards; tests have one that takes notes.
 pub(crate) trait Link: Send {
@@ -80,6 +81,8 @@ pub(crate) struct Parts {
     pub(crate) now: Now,
     /// What has happened, for the control API.
     pub(crate) events: Arc<Events>,
+    /// The ways to what is downloaded.
+    pub(crate) out: Arc<RouteOut>,
 }
 
 /// The Middle-End's side, running until the shards end.
@@ -94,6 +97,8 @@ pub(crate) struct Me {
 /// How the outside world is asked.
 struct World {
     download: Arc<dyn Download>,
+    /// Asks who we are, which no upstream may answer for us.
+    straight: Arc<dyn Download>,
     tries: [Duration; 3],
     asking: Asking,
     local: fn(bool) -> Option<IpAddr>,
@@ -105,8 +110,11 @@ impl Me {
     /// # Errors
     /// There are no more threads to be had.
     pub(crate) fn start(parts: Parts) -> io::Result<Self> {
+        let (out, roots) = (&parts.out, http::roots());
+        let https = |way| Arc::new(Https::new(Arc::clone(out), way, roots.clone()));
         let world = World {
-            download: Arc::new(Https::new()),
+            download: https(Way::Upstreams),
+            straight: https(Way::Straight),
             tries: TRIES_AFTER,
             asking: Asking::new(parts.sources.nat.tcp_fallback),
             local: local_address,
@@ -151,7 +159,7 @@ impl Me {
         );
         let asker = Asker {
             nat: Arc::clone(&nat),
-            download: world.download,
+            download: world.straight,
             asking: world.asking,
             local: world.local,
             tell: tell.clone(),

@@ -31,6 +31,7 @@ use crate::{
     observations::ObservationFile,
     plane::{Post, Posted, ShardPlane},
     quota_file::QuotaFile,
+    route_out::RouteOut,
     running::{api_settings, metrics_settings, running},
     signals,
     store::FileStore,
@@ -139,7 +140,13 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
     let names = start_names(&loaded, &plane)?;
     let settings = api_settings(&loaded);
     let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
-    let me = start_me(&loaded, &options, &report, &plane, &events)?;
+    let out = Arc::new(wiring::upstream::route_out(&loaded.config));
+    let around = Around {
+        report: &report,
+        events: &events,
+        out: &out,
+    };
+    let me = start_me(&loaded, &options, &plane, &around)?;
     let direct = me.is_none();
     let control = Control {
         quotas,
@@ -147,6 +154,7 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         me,
         events,
         names,
+        out,
     };
     let running = start_control(&loaded, options, control, startup)?;
     if let Some(file) = observations
@@ -177,13 +185,19 @@ fn start_names(loaded: &Loaded, plane: &Plane) -> Result<Names, Failure> {
     Ok(names)
 }
 
+/// What threads beside the shards share.
+struct Around<'a> {
+    report: &'a HostReport,
+    events: &'a Arc<Events>,
+    out: &'a Arc<RouteOut>,
+}
+
 /// Whoever decides about middle proxies; `None` when every session goes direct.
 fn start_me(
     loaded: &Loaded,
     options: &Options,
-    report: &HostReport,
     plane: &Plane,
-    events: &Arc<Events>,
+    around: &Around<'_>,
 ) -> Result<Option<Arc<Me>>, Failure> {
     let (Some(reports), Some(link)) = (plane.me_reports(), plane.me_link()) else {
         return Ok(None);
@@ -193,11 +207,12 @@ fn start_me(
         settings: wiring::me::settings(&loaded.config),
         sources: wiring::me::sources(&loaded.config, &options.data_path),
         shards: plane.mailboxes().len(),
-        cores: report.cores.len().max(1),
+        cores: around.report.cores.len().max(1),
         reports,
         link: Box::new(link),
         now: Arc::new(move || clock.now()),
-        events: Arc::clone(events),
+        events: Arc::clone(around.events),
+        out: Arc::clone(around.out),
     };
     let me = Me::start(parts);
     let me = me.map_err(|error| (Exit::Host, format!("cannot start the Middle-End: {error}")))?;
@@ -211,6 +226,7 @@ struct Control {
     me: Option<Arc<Me>>,
     events: Arc<Events>,
     names: Names,
+    out: Arc<RouteOut>,
 }
 
 /// All that knows of the shards and is none.
@@ -226,6 +242,7 @@ fn start_control(
         me,
         events,
         names,
+        out,
     } = parts;
     let Some(control) = plane.control() else {
         return Err((Exit::Host, "the shards cannot be controlled".to_owned()));
@@ -245,6 +262,7 @@ fn start_control(
         log_level: options.log_level_fixed.then_some(options.log_level),
         detected: Detected::find(),
         me,
+        out,
     };
     let live = Live::new(loaded, parts, Box::new(control));
     let served = Served {

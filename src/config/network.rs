@@ -29,7 +29,7 @@ keys! {
         /// Cache file for the detected public address, accepted but unused by the reference.
         cache_public_ip_path: String = "cache/public_ip.txt".into(); Restart, Inert
         /// Pins the address of a host and port without DNS.
-        dns_overrides: Vec<DnsPin> = Vec::new(); Hot, Later
+        dns_overrides: Vec<DnsPin> = Vec::new(); Hot, Now
     }
 }
 

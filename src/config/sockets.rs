@@ -152,7 +152,7 @@ impl Value for SsUrl {
         const EXPECTED: &str = "\"ss://…@host:port\" without a plugin";
         let url = text(slot, reading, EXPECTED)?.trim();
         if let Err(error) = ServerUrl::parse(url) {
-            return wrong_form(slot, reading, &error.to_string(), EXPECTED);
+            return wrong_form(slot, reading, error.to_string(), EXPECTED);
         }
         Some(Self(url.to_owned()))
     }

@@ -104,6 +104,7 @@ impl Bench {
         let notes = Arc::new(Notes::default());
         let process = Process::starting(Build::default(), String::new());
         let startup = Arc::new(Startup::new(&[]));
+        let loaded = config::load(&path).unwrap();
         let parts = Parts {
             plane: Arc::new(ShardPlane::new(process, startup, Running::default())),
             events: Arc::new(Events::new(16)),
@@ -111,9 +112,9 @@ impl Bench {
             log: Log::fixed(),
             log_level: None,
             detected: Detected::default(),
+            out: Arc::new(wiring::upstream::route_out(&loaded.config)),
             me: None,
         };
-        let loaded = config::load(&path).unwrap();
         let live = Live::new(&loaded, parts, Box::new(Fake(Arc::clone(&notes))));
         Self { dir, live, notes }
     }

@@ -4,12 +4,23 @@
 //! Source: middle-proxy.md 23.
 
 use std::{
+    env, fs,
     io::Read as _,
+    path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use jiff::fmt::rfc2822::DateTimeParser;
-use ureq::Agent;
+use ureq::{
+    Agent,
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    unversioned::transport::{Connector as _, RustlsConnector},
+};
+
+pub(crate) use super::http_way::Way;
+use super::http_way::{NoResolver, RouteConnector};
+use crate::route_out::RouteOut;
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +47,16 @@ pub(crate) trait Download: Send + Sync {
     fn get(&self, url: &str, bytes_max: usize) -> Result<Answer, String>;
 }
 
-/// Downloads over HTTPS with the roots that are built in. Ignores proxies of the environment: what
-/// is downloaded decides under which address MEs expect us.
+/// Downloads over HTTPS with the roots that are built in, or those of the file that the variable
+/// `SSL_CERT_FILE` names. Ignores proxies of the environment: what is downloaded decides under
+/// which address MEs expect us.
 #[derive(Clone, Debug)]
 pub(crate) struct Https(Agent);
 
 impl Https {
     /// Opens nothing yet.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(out: Arc<RouteOut>, way: Way, roots: RootCerts) -> Self {
+        let tls = TlsConfig::builder().root_certs(roots).build();
         let config = Agent::config_builder()
             .timeout_connect(Some(CONNECT_MAX))
             .timeout_global(Some(REQUEST_MAX))
@@ -52,9 +65,46 @@ impl Https {
             .max_idle_connections(0)
             .user_agent(concat!("pinnace/", env!("CARGO_PKG_VERSION")))
             .proxy(None)
+            .tls_config(tls)
             .build();
-        Self(Agent::new_with_config(config))
+        let connector = RouteConnector { out, way }.chain(RustlsConnector::default());
+        Self(Agent::with_parts(config, connector, NoResolver))
     }
+}
+
+/// The roots that servers' certificates must lead to: those of the file that `SSL_CERT_FILE` names,
+/// as other programs do it, or else those that are built in.
+pub(crate) fn roots() -> RootCerts {
+    let Some(path) = env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) else {
+        return RootCerts::WebPki;
+    };
+    let shown = Path::new(&path).display();
+    match fs::read(&path) {
+        Ok(pem) => {
+            let roots = certificates(&pem);
+            if roots.is_empty() {
+                tracing::error!(
+                    "SSL_CERT_FILE: {shown} holds no certificate; no server is trusted"
+                );
+            }
+            RootCerts::from(roots.into_iter())
+        }
+        Err(error) => {
+            tracing::error!(%error, "SSL_CERT_FILE: cannot read {shown}; the built-in roots are used");
+            RootCerts::WebPki
+        }
+    }
+}
+
+/// Certificates of a PEM file; other items and what cannot be read are left out.
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    let items = parse_pem(pem).filter_map(Result::ok);
+    items
+        .filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect()
 }
 
 impl Download for Https {
@@ -87,7 +137,7 @@ fn skew_secs(date: &str, now: SystemTime) -> Option<u64> {
 }
 
 /// middle-proxy.md 23.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Connect, TLS and answer together.
 const REQUEST_MAX: Duration = Duration::from_secs(15);
 const REDIRECTS_MAX: u32 = 5;
@@ -101,6 +151,16 @@ mod tests {
     };
 
     use super::*;
+
+    fn https() -> Https {
+        let families = crate::names::Families {
+            ipv4: true,
+            ipv6: false,
+            prefer_ipv6: false,
+        };
+        let out = RouteOut::new(Vec::new(), families, crate::names::resolve);
+        Https::new(Arc::new(out), Way::Straight, RootCerts::WebPki)
+    }
 
     /// Answers one request with these bytes; its URL.
     fn server(answer: &'static str) -> String {
@@ -121,7 +181,7 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              Content-Length: 4\r\n\r\nnone",
         );
-        let answer = Https::new().get(&url, 4).unwrap();
+        let answer = https().get(&url, 4).unwrap();
         assert_eq!((answer.status, is_success(answer.status)), (404, false));
         assert_eq!(answer.body, b"none");
         assert!(answer.skew_secs.unwrap() > 900_000_000);
@@ -130,19 +190,19 @@ mod tests {
     #[test]
     fn long_bodies_and_closed_ports_are_errors() {
         let url = server("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfour");
-        let error = Https::new().get(&url, 3).unwrap_err();
+        let error = https().get(&url, 3).unwrap_err();
         assert!(error.contains("longer than 3 bytes"), "{error}");
         let closed = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", closed.local_addr().unwrap());
         drop(closed);
-        assert!(Https::new().get(&url, 3).is_err());
+        assert!(https().get(&url, 3).is_err());
     }
 
     #[test]
     fn servers_that_do_not_speak_tls_are_errors() {
         let url = server("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfour");
         let url = url.replace("http:", "https:");
-        let error = Https::new().get(&url, 4).unwrap_err();
+        let error = https().get(&url, 4).unwrap_err();
         assert!(error.contains("corrupt message"), "{error}");
     }
 

@@ -40,6 +40,12 @@ pub(super) fn sources(dir: &Path, url: &str) -> Sources {
     }
 }
 
+const ANY: crate::names::Families = crate::names::Families {
+    ipv4: true,
+    ipv6: false,
+    prefer_ipv6: false,
+};
+
 /// The Internet: files by the end of their URL.
 #[derive(Default)]
 struct Web {
@@ -112,9 +118,11 @@ fn start_at(
         link: Box::new(notes.clone()),
         now: Arc::new(move || Millis(u64::try_from(began.elapsed().as_millis()).unwrap())),
         events: Arc::new(Events::new(16)),
+        out: Arc::new(RouteOut::new(Vec::new(), ANY, crate::names::resolve)),
     };
     let world = World {
         download: Arc::clone(&web) as _,
+        straight: Arc::clone(&web) as _,
         tries: [Duration::ZERO; 3],
         asking: Asking {
             tcp_fallback: false,

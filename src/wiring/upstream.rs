@@ -5,16 +5,20 @@
 use std::time::Duration;
 
 use shards::{
-    proto::dc::DcTable,
+    proto::{dc::DcTable, shadowsocks::ServerUrl},
     settings::{
         HostPort, Interface, RouteKind, RouteSettings, SecretText, SourceSettings, UpstreamSettings,
     },
 };
 
-use crate::config::{
-    Config,
-    kinds::Family,
-    upstreams::{Upstream, UpstreamKind},
+use crate::{
+    config::{
+        Config,
+        kinds::Family,
+        upstreams::{Upstream, UpstreamKind},
+    },
+    names,
+    route_out::RouteOut,
 };
 
 /// How DCs are reached.
@@ -59,6 +63,14 @@ pub(crate) fn routes(config: &Config) -> Vec<RouteSettings> {
     enabled.filter_map(|entry| route(config, entry)).collect()
 }
 
+/// The ways out of threads that are no shards.
+pub(crate) fn route_out(config: &Config) -> RouteOut {
+    let families = super::names::families(config);
+    let out = RouteOut::new(routes(config), families, names::resolve);
+    out.pin(&config.network.dns_overrides);
+    out
+}
+
 /// `None` for an entry that the checks have refused.
 fn route(config: &Config, entry: &Upstream) -> Option<RouteSettings> {
     let server = || entry.address.as_ref()?.0.parse::<HostPort>().ok();
@@ -90,14 +102,11 @@ fn route(config: &Config, entry: &Upstream) -> Option<RouteSettings> {
     })
 }
 
-/// Only where the server is; the rest of the URL is not read yet.
 fn shadowsocks(url: &str) -> Option<RouteKind> {
-    let rest = url.strip_prefix("ss://")?;
-    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-    let place = place.split(['/', '?', '#']).next()?;
+    let url = ServerUrl::parse(url).ok()?;
     Some(RouteKind::Shadowsocks {
-        server: place.parse().ok()?,
-        url: SecretText(url.into()),
+        server: HostPort::new(&url.host, url.port),
+        key: url.key,
     })
 }
 

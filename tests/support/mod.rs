@@ -16,6 +16,7 @@ pub(crate) mod config;
 pub(crate) mod me;
 pub(crate) mod persistent;
 pub(crate) mod process;
+pub(crate) mod scripted_socks;
 pub(crate) mod servers;
 
 use std::{

@@ -6,6 +6,7 @@
 use std::{fmt, net::IpAddr};
 
 use super::HostPort;
+use crate::proto::shadowsocks::ServerKey;
 
 /// One way out. Source: protocol.md 9, config.md 7.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +87,8 @@ pub enum RouteKind {
     Shadowsocks {
         /// Where it is.
         server: HostPort,
-        /// The whole `ss://` URL, which holds method and password.
-        url: SecretText,
+        /// Method and key.
+        key: ServerKey,
     },
 }
 
