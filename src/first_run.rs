@@ -56,7 +56,8 @@ whitelist = ["127.0.0.0/8", "::1/128"] # who may ask
 
 [censorship]
 tls_domain = "www.debian.org"       # the web site we look like; changing it breaks old links
-unknown_sni_action = "drop"         # clients that name another site: drop, accept, reject_handshake
+mask = true                         # whoever is not ours is passed on to that site, and sees it
+unknown_sni_action = "mask"         # clients that name another site: mask, drop, accept, reject_handshake
 
 [access.users]
 me = "{secret}" # name = "32 hex digits"; one line per user

@@ -100,8 +100,10 @@ pub(crate) fn wire(
         return Err(WiringError::NoListener);
     }
     let cores = cores(config, overrides, cpus)?;
+    let mask = mask::mask(config, cores.len());
     let settings = Settings {
         plane: plane(loaded, cores),
+        mask,
         listeners,
         modes: Modes {
             classic: config.modes.classic,
@@ -120,7 +122,7 @@ pub(crate) fn wire(
 }
 
 /// Addresses to listen on, and those left out because their family is off (config.md 8).
-fn listeners(config: &Config) -> (Vec<ListenerSettings>, Vec<SocketAddr>) {
+pub(crate) fn listeners(config: &Config) -> (Vec<ListenerSettings>, Vec<SocketAddr>) {
     let server = &config.server;
     let mut wanted: Vec<SocketAddr> = config
         .listeners
@@ -402,6 +404,7 @@ const HALF_CLOSE: Duration = Duration::from_secs(5);
 /// What "unlimited" means for one process.
 const CONNECTIONS_MAX: usize = 16_777_216;
 
+pub(crate) mod mask;
 pub(crate) mod me;
 pub(crate) mod names;
 #[cfg(test)]

@@ -9,10 +9,12 @@ use ipnet::IpNet;
 
 use crate::proto::{dc::DcTable, middle::proxy_req::AdTag, secret::Secret};
 
+mod mask;
 mod me;
 mod names;
 mod upstream;
 
+pub use self::mask::{MaskSettings, MaskTarget, OwnAddresses};
 pub use self::me::{
     AdmissionSettings, DialSettings, DownlinkSettings, DrainSettings, FamilySettings,
     FloorSettings, HealthSettings, KeepaliveSettings, MeCounts, MeSettings, NoWriterMode, PickMode,
@@ -33,6 +35,8 @@ pub struct Settings {
     pub modes: Modes,
     /// FakeTLS rules.
     pub tls: TlsSettings,
+    /// Where strangers go; `None` reads and discards what they send.
+    pub mask: Option<Arc<MaskSettings>>,
     /// Phase limits of a client connection.
     pub timeouts: TimeoutSettings,
     /// Replay protection.

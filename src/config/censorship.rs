@@ -44,45 +44,45 @@ keys! {
     /// `[censorship]`: where strangers go.
     Mask in "censorship" {
         /// Relays strangers to a real web site; when off, their data is read and dropped.
-        mask: bool = true; Restart, Later
+        mask: bool = true; Restart, Now
         /// Sends a stranger to the configured domain it named.
-        mask_dynamic: bool = true; Restart, Later
+        mask_dynamic: bool = true; Restart, Now
         /// Sets the masking site.
-        mask_host: Option<String> = None; Restart, Later
+        mask_host: Option<String> = None; Restart, Now
         /// Sets the masking site port.
-        mask_port: u16 = 443; Restart, Later
+        mask_port: u16 = 443; Restart, Now
         /// Maps a domain to its own masking site.
-        exclusive_mask: Map<HostPort> = Map::default(); Restart, Later
+        exclusive_mask: Map<HostPort> = Map::default(); Restart, Now
         /// Uses a Unix socket as the masking site.
-        mask_unix_sock: Option<UnixPath> = None; Restart, Later
+        mask_unix_sock: Option<UnixPath> = None; Restart, Now
         /// Sends a PROXY header to the masking site.
-        mask_proxy_protocol: u8 = 0, within 0..=2; Restart, Later
+        mask_proxy_protocol: u8 = 0, within 0..=2; Restart, Now
         /// Pads data sent to the masking site to hide probe lengths.
-        mask_shape_hardening: bool = true; Restart, Later
+        mask_shape_hardening: bool = true; Restart, Inert
         /// Pads data to the masking site in more situations at the cost of compatibility.
-        mask_shape_hardening_aggressive_mode: bool = false; Restart, Later
+        mask_shape_hardening_aggressive_mode: bool = false; Restart, Inert
         /// Sets the smallest size data to the masking site is padded to.
-        mask_shape_bucket_floor_bytes: usize = 512, from 1; Restart, Later
+        mask_shape_bucket_floor_bytes: usize = 512, from 1; Restart, Inert
         /// Sets the largest size data to the masking site is padded to.
-        mask_shape_bucket_cap_bytes: usize = 4096, from 1; Restart, Later
+        mask_shape_bucket_cap_bytes: usize = 4096, from 1; Restart, Inert
         /// Adds random bytes to masking traffic beyond the largest padded size.
-        mask_shape_above_cap_blur: bool = false; Restart, Later
+        mask_shape_above_cap_blur: bool = false; Restart, Inert
         /// Limits the random bytes added beyond the largest padded size.
-        mask_shape_above_cap_blur_max_bytes: usize = 512, within 0..=1_048_576; Restart, Later
+        mask_shape_above_cap_blur_max_bytes: usize = 512, within 0..=1_048_576; Restart, Inert
         /// Limits bytes relayed each way for one stranger.
-        mask_relay_max_bytes: usize = 5_242_880, within 0..=67_108_864; Restart, Later
+        mask_relay_max_bytes: usize = 5_242_880, within 0..=67_108_864; Restart, Now
         /// Limits the total time of one masking relay.
-        mask_relay_timeout_ms: u64 = 60_000; Restart, Later
+        mask_relay_timeout_ms: u64 = 60_000; Restart, Now
         /// Closes a masking relay with no data for this long.
-        mask_relay_idle_timeout_ms: u64 = 5000; Restart, Later
+        mask_relay_idle_timeout_ms: u64 = 5000; Restart, Now
         /// Waits this long for more first bytes before classifying a stranger.
-        mask_classifier_prefetch_timeout_ms: u64 = 5, within 5..=50; Restart, Later
+        mask_classifier_prefetch_timeout_ms: u64 = 5, within 5..=50; Restart, Inert
         /// Evens out how long failed handshakes take.
-        mask_timing_normalization_enabled: bool = false; Restart, Later
+        mask_timing_normalization_enabled: bool = false; Restart, Now
         /// Sets the shortest evened-out time of a failed handshake.
-        mask_timing_normalization_floor_ms: u64 = 0; Restart, Later
+        mask_timing_normalization_floor_ms: u64 = 0; Restart, Now
         /// Sets the longest evened-out time of a failed handshake.
-        mask_timing_normalization_ceiling_ms: u64 = 0, within 0..=60_000; Restart, Later
+        mask_timing_normalization_ceiling_ms: u64 = 0, within 0..=60_000; Restart, Now
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     server::{ConntrackMode, Listener},
     upstreams::{Upstream, UpstreamKind},
 };
+use crate::{names, wiring};
 
 /// Reports every broken rule.
 pub(crate) fn check(reading: &mut Reading, config: &Config) {
@@ -23,6 +24,7 @@ pub(crate) fn check(reading: &mut Reading, config: &Config) {
     scaled(reading, config);
     users(reading, config);
     routes(reading, config);
+    mask(reading, config);
     if let Some(path) = config
         .general
         .data_path
@@ -193,6 +195,24 @@ fn scaled(reading: &mut Reading, config: &Config) {
         let text = format!("is too small for general.max_client_frame; expected at least {least}");
         reading.rule("general.me_writer_byte_budget_bytes", text);
     }
+}
+
+/// Strangers sent to ourselves would be sent to ourselves. Names are looked at when they are
+/// resolved, by the shards.
+fn mask(reading: &mut Reading, config: &Config) {
+    let Some((key, target, addr)) = wiring::mask::loops(config, &names::own_addresses()) else {
+        return;
+    };
+    let text = format!(
+        "sends strangers to {target}, which is this proxy itself (it listens on {addr}); name \
+         another port in censorship.mask_port, or another site"
+    );
+    // An entry of a map is reported at the map.
+    let key = match key.strip_prefix("censorship.exclusive_mask.") {
+        Some(_) => "censorship.exclusive_mask",
+        None => &key,
+    };
+    reading.rule(key, text);
 }
 
 fn users(reading: &mut Reading, config: &Config) {

@@ -46,6 +46,14 @@ counters! {
         replay_evicted_early_total: sum,
         /// Clients that asked for a DC nobody knows.
         unknown_dc_total: sum,
+        /// Strangers now spliced to the mask host.
+        masks_current: sum,
+        /// Strangers spliced to the mask host.
+        masks_total: sum,
+        /// Strangers whose mask host could not be reached, or was this proxy itself.
+        mask_failures_total: sum,
+        /// Strangers who had to wait because as many were spliced as may be.
+        mask_waits_total: sum,
         /// Invariants found broken; each closed one connection.
         internal_errors_total: sum,
     }

@@ -417,6 +417,7 @@ impl Engine {
                 self.listen_doorbell();
                 Some(Event::Doorbell)
             }
+            OpKind::Watch => self.watched(id, result, flags),
             OpKind::Ignore => None,
         }
     }

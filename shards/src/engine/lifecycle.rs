@@ -42,6 +42,8 @@ pub(super) struct Socket {
     pub(super) dirty: bool,
     pub(super) notify: bool,
     pub(super) fin: Fin,
+    /// A watched reset was told.
+    pub(super) reset_told: bool,
     pub(super) closing: bool,
     /// Operations in flight.
     pub(super) ops: u8,
@@ -71,6 +73,8 @@ pub(super) enum Rx {
 pub(super) enum Fin {
     Open,
     AfterFlush,
+    /// Nothing ends, but it is to be told when all is sent.
+    TellFlushed,
     Sent,
 }
 
@@ -141,18 +145,7 @@ impl Engine {
         options: OutgoingOptions,
     ) -> io::Result<SocketId> {
         let fd = socket::outgoing(addr, options)?;
-        let id = self.insert(fd);
-        let to = Box::new(SockAddr::from(addr));
-        let entry = opcode::Connect::new(types::Fd(fd), to.as_ptr().cast(), to.len())
-            .build()
-            .user_data(token(OpKind::Connect, id));
-        if let Some(socket) = self.live(id) {
-            socket.ops += 1;
-            socket.connect_to = Some(to);
-            socket.owner = owner;
-        }
-        self.push(entry);
-        Ok(id)
+        Ok(self.start_connect(fd, SockAddr::from(addr), owner))
     }
 
     /// Address of the other side; `None` once it is gone.
@@ -184,7 +177,7 @@ impl Engine {
                 socket.fin = Fin::AfterFlush;
                 socket.end_if_flushed()
             }
-            Fin::AfterFlush => false,
+            Fin::AfterFlush | Fin::TellFlushed => false,
             Fin::Sent => true,
         }
     }
@@ -307,6 +300,7 @@ impl Engine {
             dirty: false,
             notify: false,
             fin: Fin::Open,
+            reset_told: false,
             closing: false,
             ops: 0,
             connect_to: None,
@@ -341,10 +335,13 @@ impl Engine {
 impl Socket {
     /// Ends our direction if that is wanted and nothing is left to send; whether it did.
     pub(super) fn end_if_flushed(&mut self) -> bool {
-        let ends = self.fin == Fin::AfterFlush && self.tx.bytes() == 0 && !self.sending;
+        let over = matches!(self.fin, Fin::AfterFlush | Fin::TellFlushed);
+        let ends = over && self.tx.bytes() == 0 && !self.sending;
         if ends {
+            if self.fin == Fin::AfterFlush {
+                socket::shutdown_write(self.fd);
+            }
             self.fin = Fin::Sent;
-            socket::shutdown_write(self.fd);
         }
         ends
     }

@@ -29,6 +29,7 @@ pub(crate) mod probe;
 mod receive;
 mod send;
 mod socket;
+mod splice;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -64,7 +65,8 @@ pub(crate) enum Event {
     Failed { owner: Owner, errno: i32 },
     /// The send queue fell under half its bound after [`Engine::notify_writable`].
     Writable { owner: Owner },
-    /// Everything queued before [`Engine::finish`] is sent, and the end after it.
+    /// Everything queued before [`Engine::finish`] is sent, and the end after it; or what was
+    /// queued before [`Engine::flush`].
     Finished { owner: Owner },
     /// A timer set with [`Engine::set_timer`] fired.
     Timer,

@@ -12,6 +12,8 @@ pub(super) enum OpKind {
     Doorbell = 6,
     /// Cancels and closes: their outcome shows in the operation they end.
     Ignore = 7,
+    /// A poll for errors.
+    Watch = 8,
 }
 
 /// A socket of the engine. Stays distinct from all later users of the same slot.
@@ -47,6 +49,7 @@ pub(super) fn parse(user_data: u64) -> Option<(OpKind, SocketId)> {
         5 => OpKind::Timer,
         6 => OpKind::Doorbell,
         7 => OpKind::Ignore,
+        8 => OpKind::Watch,
         _ => return None,
     };
     let index = (user_data & 0xffff_ffff) as u32;
@@ -65,6 +68,7 @@ mod tests {
             OpKind::Receive,
             OpKind::Send,
             OpKind::Ignore,
+            OpKind::Watch,
         ] {
             for (index, generation) in [(0, 0), (u32::MAX, GENERATION_MASK), (7, 9)] {
                 let id = SocketId { index, generation };

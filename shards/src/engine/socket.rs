@@ -251,6 +251,14 @@ pub(super) fn without_reset(fd: RawFd) {
     let _ = SockRef::from(&fd).set_linger(None);
 }
 
+/// Closing will send a reset.
+pub(super) fn with_reset(fd: RawFd) {
+    // SAFETY: the descriptor is open as long as its socket is in the engine, which calls this.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    // Only a socket that is gone refuses.
+    let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+}
+
 /// Ends both directions at once: operations in flight complete.
 pub(super) fn break_off(fd: RawFd) {
     // SAFETY: a plain syscall on a descriptor we own; failure means the peer is already gone.

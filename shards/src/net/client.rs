@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use rand::RngExt;
 
-use super::{dial::Dialing, me::Middle, relay::Relay, shard::Shard};
+use super::{
+    dial::Dialing, mask::Approach, me::Middle, relay::Relay, shard::Shard, splice::Splice,
+};
 use crate::{
     counters::FailureStage,
     engine::{Buf, Owner, SocketId},
@@ -13,6 +15,7 @@ use crate::{
         admission::{Hold, Visit},
         end::{Refusal, SessionEnd},
         handshake::{Accepted, Context, Handshake, Progress},
+        mask::STALL_MAX,
         meter::Meter,
         timer::Armed,
     },
@@ -26,7 +29,9 @@ use crate::{
 ///   Handshake ──> Dialing ──> Relay ──> (gone)
 ///       │  │ └──> Middle ──> (gone)
 ///       │  └──delay──┐
-///       └──> Refused └> Answering ──> Handshake
+///       │            └> Answering ──> Handshake
+///       └──> Approach ──> Splice ──> (gone)
+///       └──> Refused ──> (gone)
 /// ```
 pub(super) struct Session {
     pub(super) client: SocketId,
@@ -57,6 +62,10 @@ pub(super) enum State {
     Relay(Box<Relay>),
     /// Messages go both ways, through an ME.
     Middle(Box<Middle>),
+    /// Not one of ours; the mask host is being reached.
+    Approach(Box<Approach>),
+    /// Not one of ours; bytes go both ways between it and the mask host.
+    Splice(Box<Splice>),
 }
 
 /// What one receive of a client that is not known yet takes, where there are rates.
@@ -72,7 +81,9 @@ impl State {
             | Self::Answering(_)
             | Self::Refused
             | Self::Closing
-            | Self::Middle(_) => None,
+            | Self::Middle(_)
+            | Self::Approach(_)
+            | Self::Splice(_) => None,
         }
     }
 
@@ -91,6 +102,8 @@ pub(super) enum Side {
     Probe,
     /// A connection to an ME; the key is the link's.
     Me,
+    /// The mask host of a stranger.
+    Mask,
 }
 
 /// Packs a session key and a side for the engine.
@@ -100,19 +113,21 @@ pub(super) fn owner(key: u32, side: Side) -> Owner {
         Side::Dc => 1,
         Side::Probe => 2,
         Side::Me => 3,
+        Side::Mask => 4,
     };
-    Owner(u64::from(key) << 2 | side)
+    Owner(u64::from(key) << 3 | side)
 }
 
 /// The reverse of [`owner`].
 pub(super) fn unpack(owner: Owner) -> (u32, Side) {
-    let side = match owner.0 & 3 {
+    let side = match owner.0 & 7 {
         0 => Side::Client,
         1 => Side::Dc,
         2 => Side::Probe,
-        _ => Side::Me,
+        3 => Side::Me,
+        _ => Side::Mask,
     };
-    ((owner.0 >> 2) as u32, side)
+    ((owner.0 >> 3) as u32, side)
 }
 
 impl Shard {
@@ -172,31 +187,49 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
+        let (from, now) = (session.from, self.now);
         let handshake = match &mut session.state {
             State::Handshake(handshake) => handshake,
-            State::Answering(_) => {
+            State::Answering(waiting) => {
                 // No client sends anything before it is answered.
+                let mut seen = waiting.0.take_seen();
+                let (began, until) = (waiting.0.began, waiting.0.until);
+                seen.extend_from_slice(buf.bytes());
+                self.set_deadline(key, until);
                 let extra = buf.len();
-                let deadline = self.handshake_deadline();
-                self.set_deadline(key, deadline);
-                return self.refuse(key, Refusal::TlsMalformed(HelloError::Trailing { extra }));
+                let why = Refusal::TlsMalformed(HelloError::Trailing { extra });
+                return self.refuse(key, why, seen, began);
             }
             State::Refused
             | State::Closing
             | State::Dialing(_)
             | State::Relay(_)
-            | State::Middle(_) => return,
+            | State::Middle(_)
+            | State::Approach(_)
+            | State::Splice(_) => return,
         };
-        let first = !handshake.has_bytes();
         let mut handshake = std::mem::take(handshake);
-        let from = session.from;
+        if !handshake.has_bytes() {
+            handshake.began = now;
+            handshake.until = self.handshake_deadline();
+            self.set_deadline(key, handshake.until);
+        }
         let progress = self.judge(&mut handshake, buf.bytes(), from);
         drop(buf);
-        if first {
-            let deadline = self.handshake_deadline();
+        if matches!(progress, Progress::More) && handshake.is_unanswered() {
+            let deadline = self.stall_deadline(&handshake);
             self.set_deadline(key, deadline);
         }
         self.proceed(key, handshake, progress);
+    }
+
+    /// A stranger who stands still is sent to the mask host sooner than the handshake's limit:
+    /// whoever waits for an answer to half a request would be surprised (protocol.md 7.2).
+    fn stall_deadline(&self, handshake: &Handshake) -> Millis {
+        match self.settings.mask {
+            Some(_) => handshake.until.min(self.now.after(STALL_MAX)),
+            None => handshake.until,
+        }
     }
 
     fn judge(&mut self, handshake: &mut Handshake, bytes: &[u8], from: IpAddr) -> Progress {
@@ -231,14 +264,23 @@ impl Shard {
         )
     }
 
-    fn proceed(&mut self, key: u32, handshake: Box<Handshake>, progress: Progress) {
+    fn proceed(&mut self, key: u32, mut handshake: Box<Handshake>, progress: Progress) {
         match progress {
             Progress::More => self.set_state(key, State::Handshake(handshake)),
             Progress::Answer(bytes) => self.answer(key, handshake, bytes),
             Progress::Accepted(accepted) => self.serve(key, *accepted),
-            Progress::Refused(refusal) => self.refuse(key, refusal),
+            Progress::Refused(refusal) => {
+                let (seen, began) = (handshake.take_seen(), handshake.began);
+                self.refuse(key, refusal, seen, began);
+            }
             Progress::Close(refusal, bytes) => {
                 self.count_end_of(key, SessionEnd::Refused(refusal));
+                if bytes.is_empty() && handshake.is_unanswered() {
+                    // The close comes when the answer would.
+                    let at = self.answer_at().unwrap_or(self.now);
+                    self.set_state(key, State::Refused);
+                    return self.set_deadline(key, at);
+                }
                 let Some(session) = self.sessions.get_mut(key as usize) else {
                     return;
                 };
@@ -258,17 +300,25 @@ impl Shard {
     }
 
     fn answer(&mut self, key: u32, handshake: Box<Handshake>, bytes: Box<[u8]>) {
-        let (least, most) = self.settings.tls.hello_delay_ms;
-        if most == 0 {
+        let Some(at) = self.answer_at() else {
             return self.send_answer(key, handshake, bytes);
-        }
-        let delay = self.rng.random_range(least.min(most)..=most);
-        let at = Millis(self.now.0 + u64::from(delay));
+        };
         self.set_state(key, State::Answering(Box::new((*handshake, bytes))));
         self.set_deadline(key, at);
     }
 
-    fn send_answer(&mut self, key: u32, handshake: Box<Handshake>, bytes: Box<[u8]>) {
+    /// When a hello that came now is answered; `None`: at once.
+    fn answer_at(&mut self) -> Option<Millis> {
+        let (least, most) = self.settings.tls.hello_delay_ms;
+        if most == 0 {
+            return None;
+        }
+        let delay = self.rng.random_range(least.min(most)..=most);
+        Some(Millis(self.now.0 + u64::from(delay)))
+    }
+
+    fn send_answer(&mut self, key: u32, mut handshake: Box<Handshake>, bytes: Box<[u8]>) {
+        handshake.answered();
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
@@ -279,13 +329,17 @@ impl Shard {
         self.set_deadline(key, limit);
     }
 
-    /// No answer, ever; reads on until the client goes or its time is up.
-    fn refuse(&mut self, key: u32, refusal: Refusal) {
+    /// Not to be served: a stranger, with all that was `seen` of it since `began`.
+    fn refuse(&mut self, key: u32, refusal: Refusal, seen: Vec<u8>, began: Millis) {
         self.count_end_of(key, SessionEnd::Refused(refusal));
         if let Some(session) = self.sessions.get(key as usize) {
-            tracing::debug!(from = %session.from, ?refusal, "not served");
+            let what = match self.settings.mask {
+                Some(_) => "relayed to the mask host",
+                None => "not served",
+            };
+            tracing::debug!(from = %session.from, ?refusal, "{what}");
         }
-        self.set_state(key, State::Refused);
+        self.mask(key, seen, began, false);
     }
 
     fn visit(&self, from: IpAddr) -> Visit {
@@ -325,7 +379,9 @@ impl Shard {
                 return self.end(key, SessionEnd::Refused(Refusal::User(why, stage)));
             }
             Err(why) => {
-                return self.refuse(key, Refusal::User(why, FailureStage::DirectMtproto));
+                let refusal = Refusal::User(why, FailureStage::DirectMtproto);
+                let (seen, now) = (accepted.into_seen(), self.now);
+                return self.refuse(key, refusal, seen, now);
             }
         }
         if let Some(row) = self.user_rows.get_mut(user.0 as usize) {
@@ -356,6 +412,7 @@ impl Shard {
         match session.state {
             State::Relay(_) => return self.relay_expired(key),
             State::Middle(_) => return self.middle_expired(key),
+            State::Approach(_) | State::Splice(_) => return self.mask_expired(key),
             State::Handshake(_)
             | State::Answering(_)
             | State::Refused
@@ -370,23 +427,28 @@ impl Shard {
                 let (handshake, bytes) = *waiting;
                 self.send_answer(key, Box::new(handshake), bytes);
             }
-            State::Handshake(handshake) => {
-                let end = if handshake.has_bytes() {
-                    SessionEnd::HandshakeTimeout {
-                        stage: handshake.stage(),
-                    }
-                } else {
-                    SessionEnd::FirstByteTimeout
-                };
-                self.end(key, end);
+            State::Handshake(mut handshake) => {
+                if !handshake.has_bytes() {
+                    return self.end(key, SessionEnd::FirstByteTimeout);
+                }
+                let stage = handshake.stage();
+                self.count_end_of(key, SessionEnd::HandshakeTimeout { stage });
+                if handshake.is_unanswered() && self.settings.mask.is_some() {
+                    let (seen, began) = (handshake.take_seen(), handshake.began);
+                    return self.mask(key, seen, began, false);
+                }
+                self.remove(key);
             }
             State::Dialing(dialing) => {
                 session.state = State::Dialing(dialing);
                 self.dial_expired(key);
             }
-            State::Refused | State::Closing | State::Relay(_) | State::Middle(_) => {
-                self.remove(key);
-            }
+            State::Refused
+            | State::Closing
+            | State::Relay(_)
+            | State::Middle(_)
+            | State::Approach(_)
+            | State::Splice(_) => self.remove(key),
         }
     }
 
@@ -397,16 +459,20 @@ impl Shard {
         };
         match &mut session.state {
             State::Handshake(handshake) => {
-                let stage = handshake.stage();
                 let any_bytes = handshake.has_bytes();
-                self.end(
-                    key,
-                    SessionEnd::ClosedEarly {
-                        stage,
-                        any_bytes,
-                        broken,
-                    },
-                );
+                let end = SessionEnd::ClosedEarly {
+                    stage: handshake.stage(),
+                    any_bytes,
+                    broken,
+                };
+                let masked = any_bytes && !broken && handshake.is_unanswered();
+                if masked && self.settings.mask.is_some() {
+                    // Its direction is over, not ours: the mask host may have an answer.
+                    let (seen, began) = (handshake.take_seen(), handshake.began);
+                    self.count_end_of(key, end);
+                    return self.mask(key, seen, began, true);
+                }
+                self.end(key, end);
             }
             State::Answering(waiting) => {
                 let stage = waiting.0.stage();
@@ -420,6 +486,7 @@ impl Shard {
                 );
             }
             State::Refused | State::Closing => self.remove(key),
+            State::Approach(_) | State::Splice(_) => self.stranger_left(key, broken),
             State::Dialing(dialing) if !broken => dialing.client_ended = true,
             State::Middle(_) if broken => self.middle_client_broke(key),
             State::Middle(_) => self.middle_client_ended(key),

@@ -68,7 +68,12 @@ impl Shard {
                 let up = up.and_then(|meter| meter.receive_bytes_max(Direction::Up));
                 return self.engine.limit_receives(session.client, up);
             }
-            State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => return,
+            State::Handshake(_)
+            | State::Answering(_)
+            | State::Refused
+            | State::Closing
+            | State::Approach(_)
+            | State::Splice(_) => return,
         };
         let of = |direction| relay.meter.as_ref()?.receive_bytes_max(direction);
         let (up, down) = (of(Direction::Up), of(Direction::Down));

@@ -31,6 +31,7 @@ use crate::{
         Millis,
         end::SessionEnd,
         fingerprints::Fingerprints,
+        mask::Places,
         me::{pool::Place, report::Report},
         nets::NetTable,
         observations::Observed,
@@ -52,6 +53,10 @@ pub(super) struct Shard {
     pub(super) nets: Arc<NetTable>,
     /// What host names mean at present.
     pub(super) names: Arc<NameTable>,
+    /// Places for strangers, and who waits for one.
+    pub(super) strangers: Places,
+    /// When the log was told last that the mask host is not there.
+    pub(super) mask_complained: Option<Millis>,
     pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
     pub(super) sessions: Slab<Session>,
@@ -154,6 +159,8 @@ impl Shard {
             hot: parts.hot,
             nets: parts.nets,
             names: Arc::default(),
+            strangers: Places::default(),
+            mask_complained: None,
             applied: parts.applied,
             replay: parts.replay,
             sessions: Slab::new(),
@@ -222,6 +229,7 @@ impl Shard {
                 self.handle(event);
             }
             self.run_timers();
+            self.admit_strangers();
             self.me_turn_ends();
             self.set_next_timer();
             if self.is_done() {
@@ -257,6 +265,7 @@ impl Shard {
                 (key, Side::Dc) => self.relay_down(key, buf),
                 (key, Side::Client) => self.client_bytes(key, buf),
                 (key, Side::Me) => self.me_bytes(key, buf),
+                (key, Side::Mask) => self.splice_bytes(key, Side::Mask, buf),
                 (_, Side::Probe) => drop(buf),
             },
             Event::Accepted { socket } => self.accepted(socket),
@@ -264,17 +273,20 @@ impl Shard {
             Event::Connected { owner, socket } => match unpack(owner) {
                 (key, Side::Probe) => self.probe_answered(key, socket),
                 (key, Side::Me) => self.me_connected(key, socket),
+                (key, Side::Mask) => self.mask_connected(key, socket),
                 (key, _) => self.dc_connected(key, socket),
             },
             Event::ConnectFailed { owner, errno } => match unpack(owner) {
                 (key, Side::Probe) => self.probe_failed(key),
                 (key, Side::Me) => self.me_refused(key, errno),
+                (key, Side::Mask) => self.mask_refused(key, errno),
                 (key, _) => self.dc_refused(key, errno),
             },
             Event::Ended { owner } => match unpack(owner) {
                 (key, Side::Client) => self.client_eof(key),
                 (key, Side::Dc) => self.dc_ended(key),
                 (key, Side::Me) => self.me_ended(key),
+                (key, Side::Mask) => self.splice_ended(key, Side::Mask),
                 (_, Side::Probe) => {}
             },
             Event::Failed { owner, errno } => {
@@ -284,22 +296,25 @@ impl Shard {
                     Side::Client => self.client_left(key, true),
                     Side::Dc => self.dc_failed(key),
                     Side::Me => self.me_broke(key),
+                    Side::Mask => self.splice_broke(key, Side::Mask),
                     Side::Probe => {}
                 }
             }
             Event::Writable { owner } => {
                 let (key, side) = unpack(owner);
-                match (side, self.is_middle(key)) {
+                match (side, self.kind(key)) {
                     (Side::Me, _) => self.me_writable(key),
-                    (Side::Client, true) => self.middle_writable(key),
+                    (Side::Mask, _) | (_, Kind::Splice) => self.splice_writable(key, side),
+                    (Side::Client, Kind::Middle) => self.middle_writable(key),
                     (Side::Client | Side::Dc | Side::Probe, _) => self.writable(key, side),
                 }
             }
             Event::Finished { owner } => {
                 let (key, side) = unpack(owner);
-                match (side, self.is_middle(key)) {
+                match (side, self.kind(key)) {
                     (Side::Me, _) => self.me_finished(key),
-                    (Side::Client, true) => self.middle_finished(key),
+                    (Side::Mask, _) | (_, Kind::Splice) => self.splice_finished(key, side),
+                    (Side::Client, Kind::Middle) => self.middle_finished(key),
                     (Side::Client | Side::Dc | Side::Probe, _) => self.finished(key, side),
                 }
             }
@@ -316,16 +331,20 @@ impl Shard {
         {
             Some(State::Relay(_)) => self.relay_up(key, buf),
             Some(State::Middle(_)) => self.middle_up(key, buf),
+            Some(State::Splice(_)) => self.splice_bytes(key, Side::Client, buf),
+            Some(State::Approach(_)) => self.approach_bytes(key, &buf),
             Some(State::Dialing(_)) => self.dialing_bytes(key, buf),
             Some(_) => self.handshake_bytes(key, buf),
             None => {}
         }
     }
 
-    fn is_middle(&self, key: u32) -> bool {
-        self.sessions
-            .get(key as usize)
-            .is_some_and(|session| matches!(session.state, State::Middle(_)))
+    fn kind(&self, key: u32) -> Kind {
+        match self.sessions.get(key as usize).map(|own| &own.state) {
+            Some(State::Middle(_)) => Kind::Middle,
+            Some(State::Splice(_)) => Kind::Splice,
+            _ => Kind::Other,
+        }
     }
 
     fn client_eof(&mut self, key: u32) {
@@ -506,6 +525,8 @@ impl Shard {
             State::Relay(relay) => self.engine.close(relay.dc),
             State::Dialing(dialing) => self.engine.close(dialing.socket()),
             State::Middle(middle) => self.middle_gone(key, middle),
+            State::Approach(approach) => self.approach_gone(&approach),
+            State::Splice(splice) => self.splice_gone(&splice),
             State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => {}
         }
         let Some(hold) = session.hold else { return };
@@ -528,6 +549,14 @@ impl Shard {
     pub(super) fn probe_owner(key: u32) -> crate::engine::Owner {
         owner(key, Side::Probe)
     }
+}
+
+/// Who handles what is told of a client's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Middle,
+    Splice,
+    Other,
 }
 
 /// The ring's descriptor, lent to the executor's poll.

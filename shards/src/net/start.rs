@@ -120,8 +120,11 @@ const EXECUTOR_RING_DEPTH: usize = 16;
 ///
 /// # Errors
 /// [`StartError`]; whatever was started is stopped again.
-pub fn start(settings: Settings) -> Result<Plane, StartError> {
+pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
     let (sockets, addrs) = bind_all(&settings)?;
+    if let Some(mask) = &mut settings.mask {
+        Arc::make_mut(mask).own.listeners.clone_from(&addrs);
+    }
     let replay = Arc::new(ReplayStore::new(
         settings.replay.entries,
         settings.replay.window,

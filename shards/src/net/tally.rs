@@ -125,6 +125,7 @@ impl Shard {
             core: CoreCounters {
                 connections_current: now.core.connections_current,
                 sessions_current: now.core.sessions_current,
+                masks_current: now.core.masks_current,
                 ..shown.core
             },
             upstream: self.upstream_counters,

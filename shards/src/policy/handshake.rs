@@ -8,6 +8,7 @@
 //! Source: protocol.md 3, 6, 7.2.
 
 use super::{
+    Millis,
     admission::Visit,
     end::Refusal,
     fingerprints::Fingerprints,
@@ -20,8 +21,8 @@ use crate::{
         crypto::HmacKey,
         faketls::{
             client_hello::{
-                HelloError, HelloFields, check_skew, hello_len, parse_fields, replay_key, verify,
-                zero_random,
+                HelloError, HelloFields, RANDOM_AT, check_skew, hello_len, parse_fields,
+                replay_key, verify, zero_random,
             },
             record::RecordReader,
             server_hello::{Answer, Group, answer},
@@ -38,6 +39,12 @@ pub(crate) struct Handshake {
     /// What was read and not used up; at most a hello, or a header and what came with it.
     seen: Vec<u8>,
     phase: Phase,
+    /// The hello as it came, while its answer waits.
+    hello: Vec<u8>,
+    /// When the first byte came.
+    pub(crate) began: Millis,
+    /// When the client has to be known.
+    pub(crate) until: Millis,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +86,7 @@ pub(crate) enum Progress {
     Answer(Box<[u8]>),
     /// The client is known; the handshake is over.
     Accepted(Box<Accepted>),
-    /// Not one of ours: no answer, read on and discard.
+    /// Not one of ours: no answer. What came so far is in [`Handshake::take_seen`].
     Refused(Refusal),
     /// Close without an answer, or after these bytes.
     Close(Refusal, &'static [u8]),
@@ -90,12 +97,23 @@ pub(crate) struct Accepted {
     pub(crate) user: UserId,
     pub(crate) opening: Opening,
     pub(crate) keys: ClientKeys,
+    /// The header as it came.
+    header: [u8; HEADER_BYTES],
     /// Set for FakeTLS: where the reader of its records stands.
     pub(crate) records: Option<RecordReader>,
     /// What came behind the header, records already removed, still encrypted.
     pub(crate) early: Vec<u8>,
     /// An alert came behind it: nothing more will.
     pub(crate) ended: bool,
+}
+
+impl Accepted {
+    /// All that came, as it came; of a client without FakeTLS.
+    pub(crate) fn into_seen(self) -> Vec<u8> {
+        let mut seen = self.header.to_vec();
+        seen.extend_from_slice(&self.early);
+        seen
+    }
 }
 
 /// More than a hello, or a header with the first flight of a client that does not wait.
@@ -126,6 +144,25 @@ impl Handshake {
     /// Whether anything came yet.
     pub(crate) fn has_bytes(&self) -> bool {
         !self.seen.is_empty() || matches!(self.phase, Phase::Inner { .. })
+    }
+
+    /// Takes all that came, as it came, of a client that nothing was answered to.
+    pub(crate) fn take_seen(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.hello);
+        if all.is_empty() {
+            std::mem::swap(&mut all, &mut self.seen);
+        }
+        all
+    }
+
+    /// The answer is sent: there is no way back to being a stranger.
+    pub(crate) fn answered(&mut self) {
+        self.hello = Vec::new();
+    }
+
+    /// No answer was made: whoever stands still here may be a stranger.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        !matches!(self.phase, Phase::Inner { .. })
     }
 
     /// Where it stands, for counters.
@@ -161,9 +198,22 @@ impl Handshake {
             Err(error) => return Progress::Refused(Refusal::TlsMalformed(error)),
         }
         let random = zero_random(&mut self.seen);
+        let progress = self.judge_hello(&random, ctx);
+        // Whoever else gets these bytes gets them as they came.
+        if let Some(place) = self.seen.get_mut(RANDOM_AT..RANDOM_AT + random.len()) {
+            place.copy_from_slice(&random);
+        }
+        if let Progress::Answer(_) = progress {
+            self.hello = std::mem::take(&mut self.seen);
+        }
+        progress
+    }
+
+    /// Judges a whole hello whose random is zeroed.
+    fn judge_hello(&mut self, random: &[u8; 32], ctx: &mut Context<'_>) -> Progress {
         let seen = &self.seen;
         let found = ctx.hints.find(ctx.users, ctx.visit.from, |user| {
-            verify(seen, &random, ctx.users.hmac(user)?)
+            verify(seen, random, ctx.users.hmac(user)?)
         });
         if let Some(fingerprints) = &mut ctx.fingerprints {
             let user = found.as_ref().map(|(user, _)| *user);
@@ -184,7 +234,7 @@ impl Handshake {
         // Before the answer, and in one step with the test: of two copies at once one wins.
         match ctx
             .replay
-            .insert(KeyKind::Hello, &replay_key(&random), ctx.visit.now_unix)
+            .insert(KeyKind::Hello, &replay_key(random), ctx.visit.now_unix)
         {
             Seen::Before => return Progress::Refused(Refusal::TlsReplay),
             Seen::Fresh { evicted_early } => *ctx.evicted_early += u64::from(evicted_early),
@@ -196,9 +246,8 @@ impl Handshake {
         let Some(hmac) = ctx.users.hmac(user) else {
             return Progress::Refused(Refusal::TlsDigest);
         };
-        let flight = server_flight(&fields, &random, hmac, ctx);
+        let flight = server_flight(&fields, random, hmac, ctx);
         ctx.hints.learn(user, ctx.visit.from);
-        self.seen = Vec::new();
         self.phase = Phase::Inner {
             user,
             records: RecordReader::new(),
@@ -284,11 +333,13 @@ impl Handshake {
         ended: bool,
     ) -> Progress {
         let mut early = std::mem::take(&mut self.seen);
+        let header = early.first_chunk().copied().unwrap_or([0; HEADER_BYTES]);
         early.drain(..HEADER_BYTES.min(early.len()));
         Progress::Accepted(Box::new(Accepted {
             user,
             opening,
             keys,
+            header,
             records,
             early,
             ended,

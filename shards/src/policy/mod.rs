@@ -10,6 +10,7 @@ pub(crate) mod end;
 pub(crate) mod fingerprints;
 pub(crate) mod handshake;
 pub(crate) mod limits;
+pub(crate) mod mask;
 pub(crate) mod me;
 pub(crate) mod meter;
 pub(crate) mod nets;

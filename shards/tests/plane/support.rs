@@ -233,6 +233,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             secure: true,
             tls: true,
         },
+        mask: None,
         tls: TlsSettings {
             domains: vec![DOMAIN.to_owned()],
             unknown_sni: UnknownSni::Mask,

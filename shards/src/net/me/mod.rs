@@ -226,7 +226,9 @@ fn middle_ref(session: &Session) -> Option<&Middle> {
         | State::Refused
         | State::Closing
         | State::Dialing(_)
-        | State::Relay(_) => None,
+        | State::Relay(_)
+        | State::Approach(_)
+        | State::Splice(_) => None,
     }
 }
 
@@ -239,6 +241,8 @@ fn middle_of(session: &mut Session) -> Option<&mut Middle> {
         | State::Refused
         | State::Closing
         | State::Dialing(_)
-        | State::Relay(_) => None,
+        | State::Relay(_)
+        | State::Approach(_)
+        | State::Splice(_) => None,
     }
 }
