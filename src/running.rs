@@ -34,8 +34,7 @@ pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>
             user_enabled: config.telemetry.user_enabled,
             me_level: config.telemetry.me_level.as_str(),
         },
-        // Not in effect yet, so nobody has to send a header.
-        proxy_protocol_enabled: false,
+        proxy_protocol_enabled: config.server.proxy_protocol,
         conntrack: Conntrack {
             enabled: config.conntrack.inline_conntrack_control,
             available: false,

@@ -3,20 +3,14 @@
 //!
 //! Not here: what a key may be (`config/`). Called by `serve`.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use shards::{
     proto::middle::proxy_req::AdTag,
     settings::{
-        AddressMode, AddressSettings, BufferSettings, HotSettings, ListenerSettings, Modes,
-        NetRate, Parking, PlaneSettings, RateKey, RateSettings, ReplaySettings, RstOnClose,
-        Settings, Steering, TelemetrySettings, TimeoutSettings, TlsSettings, UnknownSni,
-        UserSettings,
+        AddressMode, AddressSettings, BufferSettings, HotSettings, Modes, NetRate, Parking,
+        PlaneSettings, RateKey, RateSettings, ReplaySettings, RstOnClose, Settings, Steering,
+        TelemetrySettings, TimeoutSettings, TlsSettings, UnknownSni, UserSettings,
     },
 };
 
@@ -95,8 +89,9 @@ pub(crate) fn wire(
     used_bytes: UsedBytes<'_>,
 ) -> Result<Wired, WiringError> {
     let config = &loaded.config;
-    let (listeners, skipped) = listeners(config);
-    if listeners.is_empty() {
+    let (listeners, skipped) = listen::listeners(config);
+    let unix = listen::unix(config);
+    if listeners.is_empty() && unix.is_none() {
         return Err(WiringError::NoListener);
     }
     let cores = cores(config, overrides, cpus)?;
@@ -105,6 +100,9 @@ pub(crate) fn wire(
         plane: plane(loaded, cores),
         mask,
         listeners,
+        unix,
+        proxy: listen::proxy(config),
+        places: listen::places(config),
         modes: Modes {
             classic: config.modes.classic,
             secure: config.modes.secure,
@@ -119,37 +117,6 @@ pub(crate) fn wire(
         users: users(config, used_bytes),
     };
     Ok(Wired { settings, skipped })
-}
-
-/// Addresses to listen on, and those left out because their family is off (config.md 8).
-pub(crate) fn listeners(config: &Config) -> (Vec<ListenerSettings>, Vec<SocketAddr>) {
-    let server = &config.server;
-    let mut wanted: Vec<SocketAddr> = config
-        .listeners
-        .iter()
-        .filter_map(|own| Some(SocketAddr::new(own.ip?, own.port.unwrap_or(server.port))))
-        .collect();
-    if config.listeners.is_empty() && server.listen_tcp != Some(false) {
-        let v4 = server.listen_addr_ipv4.map(IpAddr::V4);
-        let v6 = server.listen_addr_ipv6.map(IpAddr::V6);
-        let here = |ip| SocketAddr::new(ip, server.port);
-        wanted.extend(v4.map(here));
-        // The default address of a family that is off is nothing to report.
-        wanted.extend(v6.map(here).filter(|_| config.network.ipv6 == Some(true)));
-    }
-    wanted.dedup();
-    let (v4, v6) = (config.network.ipv4, config.network.ipv6 == Some(true));
-    let (bound, skipped): (Vec<_>, Vec<_>) = wanted
-        .into_iter()
-        .partition(|addr| if addr.is_ipv4() { v4 } else { v6 });
-    let backlog = server.listen_backlog;
-    (
-        bound
-            .into_iter()
-            .map(|addr| ListenerSettings { addr, backlog })
-            .collect(),
-        skipped,
-    )
 }
 
 /// The core of each shard.
@@ -190,11 +157,6 @@ fn cores(
 fn plane(loaded: &Loaded, cores: Vec<usize>) -> PlaneSettings {
     let config = &loaded.config;
     let own = &config.shards;
-    let total = match config.server.max_connections {
-        0 => CONNECTIONS_MAX,
-        some => some as usize,
-    };
-    let share = total.div_ceil(cores.len().max(1));
     PlaneSettings {
         cores,
         spin: Duration::from_micros(u64::from(own.spin_us)),
@@ -210,7 +172,7 @@ fn plane(loaded: &Loaded, cores: Vec<usize>) -> PlaneSettings {
             queue_bytes_max: queue_bytes_max(loaded),
             spill_bytes_max: own.spill_bytes_max,
         },
-        connections_max: own.connections_max.unwrap_or(share),
+        connections_max: own.connections_max.unwrap_or(CONNECTIONS_MAX),
         drain: Duration::from_secs(own.drain_secs),
         parking: match own.parking {
             ParkingMode::Ring => Parking::Ring,
@@ -404,6 +366,7 @@ const HALF_CLOSE: Duration = Duration::from_secs(5);
 /// What "unlimited" means for one process.
 const CONNECTIONS_MAX: usize = 16_777_216;
 
+pub(crate) mod listen;
 pub(crate) mod mask;
 pub(crate) mod me;
 pub(crate) mod names;

@@ -3,17 +3,19 @@
 //! Built by the binary from the configuration file. Values here are in range; the plane does not
 //! check them again.
 
-use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
 use crate::proto::{dc::DcTable, middle::proxy_req::AdTag, secret::Secret};
 
+mod listen;
 mod mask;
 mod me;
 mod names;
 mod upstream;
 
+pub use self::listen::{ListenerSettings, PlaceSettings, ProxySettings, UnixListenerSettings};
 pub use self::mask::{MaskSettings, MaskTarget, OwnAddresses};
 pub use self::me::{
     AdmissionSettings, DialSettings, DownlinkSettings, DrainSettings, FamilySettings,
@@ -31,6 +33,12 @@ pub struct Settings {
     pub plane: PlaneSettings,
     /// Where clients are accepted. Each shard opens every one of them (`SO_REUSEPORT`).
     pub listeners: Vec<ListenerSettings>,
+    /// Where else they are accepted: one socket that all shards take from in turn.
+    pub unix: Option<UnixListenerSettings>,
+    /// Headers of load balancers, for listeners that want them.
+    pub proxy: ProxySettings,
+    /// Bound on clients of the whole process.
+    pub places: PlaceSettings,
     /// Which kinds of client are served.
     pub modes: Modes,
     /// FakeTLS rules.
@@ -223,15 +231,6 @@ pub enum Steering {
     Hash,
     /// To the shard of the core that took the SYN: for hosts with aligned NIC queues.
     Cpu,
-}
-
-/// One listening address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerSettings {
-    /// Address and port; IPv6 sockets are v6-only. Port 0 picks one port for all shards.
-    pub addr: SocketAddr,
-    /// `listen(2)` backlog.
-    pub backlog: u32,
 }
 
 /// Client modes that are served (protocol.md 1 and 3.5).

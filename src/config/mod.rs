@@ -20,6 +20,7 @@ pub(crate) mod me_route;
 pub(crate) mod me_source;
 pub(crate) mod network;
 mod plain;
+mod reach;
 mod read;
 pub(crate) mod root;
 pub(crate) mod secrets;

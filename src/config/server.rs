@@ -20,21 +20,21 @@ keys! {
         /// Sets the IPv6 bind address for the implicit listener.
         listen_addr_ipv6: Option<Ipv6Addr> = Some(Ipv6Addr::UNSPECIFIED); Restart, Now
         /// Adds a Unix-socket client listener.
-        listen_unix_sock: Option<UnixPath> = None; Restart, Later
+        listen_unix_sock: Option<UnixPath> = None; Restart, Now
         /// Sets the file mode of the Unix listener socket after binding.
-        listen_unix_sock_perm: Option<FileMode> = None; Restart, Later
+        listen_unix_sock_perm: Option<FileMode> = None; Restart, Now
         /// Forces the implicit TCP listeners on or off.
         listen_tcp: Option<bool> = None; Restart, Now
         /// Lowers the TCP segment size announced to clients on all TCP listeners.
-        client_mss: Option<Mss> = None; Restart, Later
+        client_mss: Option<Mss> = None; Restart, Now
         /// Raises the segment size again once the handshake is over.
         client_mss_bulk: Option<Mss> = None; Restart, Later
         /// Expects PROXY v1 or v2 headers from a load balancer.
-        proxy_protocol: bool = false; Restart, Shown
+        proxy_protocol: bool = false; Restart, Now
         /// Limits the time to receive a PROXY header.
-        proxy_protocol_header_timeout_ms: u64 = 500, from 1; Restart, Later
+        proxy_protocol_header_timeout_ms: u64 = 500, from 1; Restart, Now
         /// Lists peers whose PROXY headers are believed.
-        proxy_protocol_trusted_cidrs: Vec<IpNet> = nets(&["0.0.0.0/0", "::/0"]); Restart, Later
+        proxy_protocol_trusted_cidrs: Vec<IpNet> = nets(&["0.0.0.0/0", "::/0"]); Restart, Now
         /// Serves Prometheus metrics on this port on all interfaces.
         metrics_port: Option<u16> = None; Restart, Now
         /// Serves Prometheus metrics on this address only.
@@ -46,7 +46,7 @@ keys! {
         /// Limits concurrent client connections.
         max_connections: u32 = 10_000; Restart, Now
         /// Limits the wait for a free connection slot before an accepted connection is dropped.
-        accept_permit_timeout_ms: u64 = 250, within 0..=60_000; Restart, Later
+        accept_permit_timeout_ms: u64 = 250, within 0..=60_000; Restart, Now
     }
 }
 
@@ -58,7 +58,7 @@ keys! {
         /// Sets the port of this listener.
         port: Option<u16> = None; Restart, Now
         /// Overrides the announced TCP segment size for this listener.
-        client_mss: Option<Mss> = None; Restart, Later
+        client_mss: Option<Mss> = None; Restart, Now
         /// Limits new connection attempts per source with firewall rules on this listener.
         synlimit: SynLimit = SynLimit::Off; Hot, Later
         /// Sets the period of the general connection-attempt rate.
@@ -82,9 +82,9 @@ keys! {
         /// Deprecated link address; use announce.
         announce_ip: Option<IpAddr> = None; Restart, Now, old "server.listeners.announce"
         /// Overrides the PROXY header setting for this listener.
-        proxy_protocol: Option<bool> = None; Restart, Later
+        proxy_protocol: Option<bool> = None; Restart, Now
         /// Lets several processes share this address and port.
-        reuse_allow: bool = false; Restart, Later
+        reuse_allow: bool = false; Restart, Now
     }
 }
 

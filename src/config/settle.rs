@@ -150,17 +150,6 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
             "has a proxy route, but this build connects to Telegram without it, directly",
         );
     }
-    if config.server.proxy_protocol
-        || config
-            .listeners
-            .iter()
-            .any(|l| l.proxy_protocol == Some(true))
-    {
-        advise(
-            "server.proxy_protocol",
-            "is on, but this build does not read PROXY headers: connections with one are refused",
-        );
-    }
     if config.modes.tls && !reading.is_set("censorship.tls_domain") {
         let text = "is not set, so everybody's default is used; name a web site of your choice";
         let finding = reading.about("censorship.tls_domain", Problem::Rule { text: text.into() });
@@ -185,6 +174,7 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
         );
         reading.warnings.push(finding);
     }
+    super::reach::advise(reading, config);
     strangers(reading, config);
 }
 

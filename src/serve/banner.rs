@@ -75,7 +75,9 @@ pub(super) fn banner(loaded: &Loaded, options: &Options, report: &HostReport, wi
     );
     line("route", route(loaded).to_owned());
     say(&text);
-    let wanted = plane.connections_max.saturating_mul(2 * plane.cores.len()) as u64;
+    let places = wired.settings.places.connections_max;
+    let own = plane.connections_max.saturating_mul(plane.cores.len());
+    let wanted = places.min(own).saturating_mul(2) as u64;
     if report.open_files < wanted.min(OPEN_FILES_SANE) {
         tracing::warn!(
             "{} open files are few: each client takes two; run `ulimit -n 1048576` or set \
@@ -114,8 +116,14 @@ fn list(cores: &[usize]) -> String {
 /// Says where it can be reached, and by whom.
 pub(super) fn announce(loaded: &Loaded, plane: &Plane, served: Served) {
     let mut text = String::new();
+    for addr in plane.skipped() {
+        tracing::warn!("not listening on {addr}: this host has no address of its family");
+    }
     for addr in plane.addrs() {
         text.push_str(&format!("{:<13} {addr}\n", "listening on"));
+    }
+    if let Some(path) = &loaded.config.server.listen_unix_sock {
+        text.push_str(&format!("{:<13} {}\n", "listening on", path.0));
     }
     if let Some(api) = served.api {
         let from = whom(&loaded.config.api.whitelist);

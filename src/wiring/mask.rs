@@ -86,7 +86,7 @@ pub(crate) fn names(config: &Config) -> Vec<String> {
 /// The first target that is this proxy itself, as far as that shows without resolving: its key,
 /// itself, and the address of ours that it leads to. `own`: addresses of local interfaces.
 pub(crate) fn loops(config: &Config, own: &[IpAddr]) -> Option<(String, HostPort, SocketAddr)> {
-    let (listeners, _) = super::listeners(config);
+    let (listeners, _) = super::listen::listeners(config);
     let ours = OwnAddresses {
         listeners: listeners
             .into_iter()

@@ -25,7 +25,8 @@ fn host(cores: usize, limit: Option<usize>) -> HostCpus {
 fn takes_the_protocols_choices_where_the_file_is_silent() {
     let settings = wired("", &host(2, None)).unwrap().settings;
     assert_eq!(settings.plane.cores, [0, 1]);
-    assert_eq!(settings.plane.connections_max, 5000);
+    assert_eq!(settings.plane.connections_max, CONNECTIONS_MAX);
+    assert_eq!(settings.places.connections_max, 10_000);
     assert_eq!(settings.replay.window, REPLAY_WINDOW);
     assert_eq!(settings.tls.flight_bytes, (2048, 4500));
     assert_eq!(settings.tls.hello_delay_ms, (8, 24));

@@ -22,6 +22,7 @@ pub(crate) const BOB: Secret = Secret([0xb0; 16]);
 pub(crate) struct Config {
     tables: BTreeMap<String, BTreeMap<String, String>>,
     args: Vec<String>,
+    more: String,
 }
 
 impl Config {
@@ -30,6 +31,7 @@ impl Config {
         let mut config = Config {
             tables: BTreeMap::new(),
             args: Vec::new(),
+            more: String::new(),
         };
         for (key, value) in FIXED {
             config = config.set(key, value);
@@ -75,6 +77,12 @@ impl Config {
     /// So many shards, on any cores.
     pub(crate) fn shards(self, count: usize) -> Config {
         self.unset("shards.cores").set("shards.count", count)
+    }
+
+    /// Text behind everything else: arrays of tables.
+    pub(crate) fn more(mut self, text: &str) -> Config {
+        self.more.push_str(text);
+        self
     }
 
     /// One more word on the command line.
@@ -123,7 +131,7 @@ impl Config {
                 writeln!(text, "{key} = {value}").unwrap();
             }
         }
-        text
+        text + &self.more
     }
 
     /// Writes the file.

@@ -11,8 +11,7 @@ counters! {
         connections_bad_total: sum,
         /// Handshakes that ran out of time.
         handshake_timeouts_total: sum,
-        /// Clients turned away because no permit came free in time; none while
-        /// `accept_permit_timeout_ms` is not in effect.
+        /// Clients closed because no place came free within `accept_permit_timeout_ms`.
         accept_permit_timeout_total: sum,
         /// Accepts that failed, descriptors exhausted included.
         accept_errors_total: sum,
@@ -64,6 +63,14 @@ labels! {
     BadClass {
         /// Closed or reset before the first byte.
         ClosedEarly = "closed_before_first_byte",
+        /// A PROXY header was wanted, from another peer than this one.
+        HeaderUntrusted = "proxy_header_untrusted",
+        /// A PROXY header was wanted, and the first bytes begin none.
+        HeaderMissing = "proxy_header_missing",
+        /// What began like a PROXY header is none.
+        HeaderMalformed = "proxy_header_malformed",
+        /// A PROXY header was wanted and not complete in time.
+        HeaderLate = "proxy_header_timeout",
         /// First bytes are neither TLS nor obfuscated2.
         NotOurs = "not_mtproto",
         /// A TLS record that is no acceptable ClientHello.
@@ -132,7 +139,7 @@ labels! {
         ModeDisabled = "mode_disabled",
         /// The user is known, and has used up a limit.
         UserLimit = "user_limit",
-        /// The user is known, and may not come from this address.
+        /// Not from this address: the user's, or a load balancer's.
         SourceDenied = "source_denied",
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Socket {
     /// A watched reset was told.
     pub(super) reset_told: bool,
     pub(super) closing: bool,
+    /// A listener that other rings take from, too: each of them in turn.
+    pub(super) in_turn: bool,
     /// Operations in flight.
     pub(super) ops: u8,
     pub(super) connect_to: Option<Box<SockAddr>>,
@@ -79,9 +81,15 @@ pub(super) enum Fin {
 }
 
 impl Engine {
-    /// Puts a listening socket on the ring and starts accepting.
-    pub(crate) fn add_listener(&mut self, fd: OwnedFd) -> SocketId {
+    /// Puts a listening socket on the ring and starts accepting; `owner` comes with every client.
+    ///
+    /// `in_turn`: other rings have descriptors of the same socket. The kernel wakes one of them per
+    /// client, and a ring that never lets go of its place in that queue would get them all.
+    pub(crate) fn add_listener(&mut self, fd: OwnedFd, owner: Owner, in_turn: bool) -> SocketId {
         let id = self.insert(fd.into_raw_fd());
+        if let Some(socket) = self.live(id) {
+            (socket.owner, socket.in_turn) = (owner, in_turn);
+        }
         self.accept(id);
         id
     }
@@ -113,11 +121,14 @@ impl Engine {
             return;
         }
         socket.ops += 1;
-        let entry = opcode::AcceptMulti::new(types::Fd(socket.fd))
-            .flags(libc::SOCK_CLOEXEC)
-            .build()
-            .user_data(token(OpKind::Accept, listener));
-        self.push(entry);
+        let (fd, flags) = (types::Fd(socket.fd), libc::SOCK_CLOEXEC);
+        let entry = match socket.in_turn {
+            false => opcode::AcceptMulti::new(fd).flags(flags).build(),
+            true => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(flags)
+                .build(),
+        };
+        self.push(entry.user_data(token(OpKind::Accept, listener)));
     }
 
     /// Starts a connect; [`Event::Connected`] or [`Event::ConnectFailed`] follows unless the
@@ -228,16 +239,19 @@ impl Engine {
             socket.ops -= 1;
         }
         if result >= 0 {
-            if self.live(listener).is_none() {
+            let Some(owner) = self.live(listener).map(|socket| socket.owner) else {
                 socket::close_now(result);
                 self.free_if_done(listener);
                 return None;
-            }
+            };
             let socket = self.insert(result);
             if !more {
                 self.accept_if_wanted(listener);
             }
-            return Some(Event::Accepted { socket });
+            return Some(Event::Accepted {
+                socket,
+                listener: owner,
+            });
         }
         if self.live(listener).is_none() {
             self.free_if_done(listener);
@@ -302,6 +316,7 @@ impl Engine {
             fin: Fin::Open,
             reset_told: false,
             closing: false,
+            in_turn: false,
             ops: 0,
             connect_to: None,
             owner: Owner::default(),

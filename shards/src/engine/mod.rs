@@ -33,6 +33,7 @@ mod splice;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod unix;
 
 pub(crate) use self::block::{Block, Blocks, Shrunk};
 pub(crate) use self::buffers::Buf;
@@ -41,6 +42,7 @@ pub(crate) use self::op::SocketId;
 pub(crate) use self::socket::{
     ListenOptions, OutgoingOptions, check_free, listen, needs_program, steer_by_cpu,
 };
+pub(crate) use self::unix::{UnixFile, listen_unix};
 
 /// What the engine tells the owner of a socket with each of its events; the engine only keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +51,9 @@ pub(crate) struct Owner(pub(crate) u64);
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A client was accepted; it is not read before [`Engine::resume`].
-    Accepted { socket: SocketId },
+    /// A client was accepted by the listener with this owner; it is not read before
+    /// [`Engine::resume`].
+    Accepted { socket: SocketId, listener: Owner },
     /// Accepting stopped, descriptors or memory ran out; [`Engine::accept`] starts it again.
     AcceptFailed { listener: SocketId, errno: i32 },
     /// A connect succeeded; it is not read before [`Engine::resume`].

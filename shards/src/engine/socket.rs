@@ -22,6 +22,8 @@ pub(crate) struct ListenOptions {
     pub(crate) user_timeout: Duration,
     /// Closing sends a reset, until [`super::Engine::close_plainly`] says otherwise.
     pub(crate) reset: bool,
+    /// Segment size announced to clients, bytes; `None` leaves the kernel's.
+    pub(crate) mss: Option<u16>,
 }
 
 /// A bound, listening `SO_REUSEPORT` socket.
@@ -46,6 +48,10 @@ pub(crate) fn listen(addr: SocketAddr, options: ListenOptions) -> io::Result<Own
     }
     if options.reset {
         socket.set_linger(Some(Duration::ZERO))?;
+    }
+    if let Some(mss) = options.mss {
+        // Before the first client: what it is told in the handshake stays.
+        socket.set_tcp_mss(u32::from(mss))?;
     }
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use rand::RngExt;
 
 use super::{
-    dial::Dialing, mask::Approach, me::Middle, relay::Relay, shard::Shard, splice::Splice,
+    accept::Proxied, dial::Dialing, mask::Approach, me::Middle, relay::Relay, shard::Shard,
+    splice::Splice,
 };
 use crate::{
     counters::FailureStage,
@@ -27,11 +28,12 @@ use crate::{
 ///
 /// ```text
 ///   Handshake ──> Dialing ──> Relay ──> (gone)
-///       │  │ └──> Middle ──> (gone)
-///       │  └──delay──┐
-///       │            └> Answering ──> Handshake
-///       └──> Approach ──> Splice ──> (gone)
-///       └──> Refused ──> (gone)
+///    ^  │  │ └──> Middle ──> (gone)
+///    │  │  └──delay──┐
+///    │  │            └> Answering ──> Handshake
+///    │  └──> Approach ──> Splice ──> (gone)
+///    │  └──> Refused ──> (gone)
+///   Proxied (behind a load balancer only)
 /// ```
 pub(super) struct Session {
     pub(super) client: SocketId,
@@ -48,6 +50,8 @@ pub(super) struct Session {
 
 /// What a session is doing.
 pub(super) enum State {
+    /// Its PROXY header is not complete.
+    Proxied(Box<Proxied>),
     /// Not known yet.
     Handshake(Box<Handshake>),
     /// The answer waits for its delay.
@@ -68,16 +72,14 @@ pub(super) enum State {
     Splice(Box<Splice>),
 }
 
-/// What one receive of a client that is not known yet takes, where there are rates.
-const OPENING_BYTES_MAX: usize = 2_048;
-
 impl State {
     /// The relay that is, or is to be.
     pub(super) fn relay_mut(&mut self) -> Option<&mut Relay> {
         match self {
             Self::Relay(relay) => Some(relay),
             Self::Dialing(dialing) => Some(dialing.relay_mut()),
-            Self::Handshake(_)
+            Self::Proxied(_)
+            | Self::Handshake(_)
             | Self::Answering(_)
             | Self::Refused
             | Self::Closing
@@ -131,52 +133,8 @@ pub(super) fn unpack(owner: Owner) -> (u32, Side) {
 }
 
 impl Shard {
-    /// Takes in a new client.
-    pub(super) fn accepted(&mut self, socket: SocketId) {
-        self.totals.core.connections_total += 1;
-        let places = self.settings.plane.connections_max;
-        if self.sessions.len() >= places && !self.middle_make_room() {
-            self.totals.core.accept_overflow_total += 1;
-            self.engine.close(socket);
-            return;
-        }
-        let Some(peer) = self.engine.peer_addr(socket) else {
-            // Gone before it was accepted.
-            self.engine.close(socket);
-            return self.count_end(SessionEnd::ClosedEarly {
-                stage: FailureStage::FirstPacketPrelude,
-                any_bytes: false,
-                broken: true,
-            });
-        };
-        let timeouts = self.settings.timeouts;
-        let deadline = if timeouts.first_byte.is_zero() {
-            self.handshake_deadline()
-        } else {
-            self.now.after(timeouts.first_byte)
-        };
-        let key = self.sessions.insert(Session {
-            client: socket,
-            from: peer.ip().to_canonical(),
-            port: peer.port(),
-            armed: Armed::default(),
-            deadline,
-            hold: None,
-            state: State::Handshake(Box::default()),
-        });
-        let key = u32::try_from(key).unwrap_or(u32::MAX);
-        self.engine.set_owner(socket, owner(key, Side::Client));
-        if self.has_rates {
-            // What comes along with the handshake is here before the rate of its user is known.
-            self.engine.limit_receives(socket, Some(OPENING_BYTES_MAX));
-        }
-        self.engine.resume(socket);
-        self.rearm(key);
-        self.totals.core.connections_current += 1;
-    }
-
     /// First byte to authenticated; up to half is added so that the limit is no fingerprint.
-    fn handshake_deadline(&mut self) -> Millis {
+    pub(super) fn handshake_deadline(&mut self) -> Millis {
         let limit = self.settings.timeouts.handshake;
         self.now
             .after(limit.mul_f64(1.0 + self.rng.random_range(0.0..0.5)))
@@ -184,6 +142,11 @@ impl Shard {
 
     /// Bytes of a client that is not relaying yet.
     pub(super) fn handshake_bytes(&mut self, key: u32, buf: Buf) {
+        self.handshake_slice(key, buf.bytes());
+    }
+
+    /// The same, wherever they are.
+    pub(super) fn handshake_slice(&mut self, key: u32, bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
@@ -194,13 +157,14 @@ impl Shard {
                 // No client sends anything before it is answered.
                 let mut seen = waiting.0.take_seen();
                 let (began, until) = (waiting.0.began, waiting.0.until);
-                seen.extend_from_slice(buf.bytes());
+                seen.extend_from_slice(bytes);
                 self.set_deadline(key, until);
-                let extra = buf.len();
+                let extra = bytes.len();
                 let why = Refusal::TlsMalformed(HelloError::Trailing { extra });
                 return self.refuse(key, why, seen, began);
             }
-            State::Refused
+            State::Proxied(_)
+            | State::Refused
             | State::Closing
             | State::Dialing(_)
             | State::Relay(_)
@@ -214,8 +178,7 @@ impl Shard {
             handshake.until = self.handshake_deadline();
             self.set_deadline(key, handshake.until);
         }
-        let progress = self.judge(&mut handshake, buf.bytes(), from);
-        drop(buf);
+        let progress = self.judge(&mut handshake, bytes, from);
         if matches!(progress, Progress::More) && handshake.is_unanswered() {
             let deadline = self.stall_deadline(&handshake);
             self.set_deadline(key, deadline);
@@ -398,7 +361,7 @@ impl Shard {
         }
     }
 
-    fn set_state(&mut self, key: u32, state: State) {
+    pub(super) fn set_state(&mut self, key: u32, state: State) {
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.state = state;
         }
@@ -413,7 +376,8 @@ impl Shard {
             State::Relay(_) => return self.relay_expired(key),
             State::Middle(_) => return self.middle_expired(key),
             State::Approach(_) | State::Splice(_) => return self.mask_expired(key),
-            State::Handshake(_)
+            State::Proxied(_)
+            | State::Handshake(_)
             | State::Answering(_)
             | State::Refused
             | State::Closing
@@ -423,6 +387,7 @@ impl Shard {
             return self.rearm(key);
         }
         match std::mem::replace(&mut session.state, State::Refused) {
+            State::Proxied(_) => self.header_late(key),
             State::Answering(waiting) => {
                 let (handshake, bytes) = *waiting;
                 self.send_answer(key, Box::new(handshake), bytes);
@@ -458,6 +423,14 @@ impl Shard {
             return;
         };
         match &mut session.state {
+            State::Proxied(proxied) => {
+                let end = SessionEnd::ClosedEarly {
+                    stage: FailureStage::FirstPacketPrelude,
+                    any_bytes: proxied.has_bytes(),
+                    broken,
+                };
+                self.end(key, end);
+            }
             State::Handshake(handshake) => {
                 let any_bytes = handshake.has_bytes();
                 let end = SessionEnd::ClosedEarly {

@@ -278,7 +278,7 @@ impl Shard {
         let source = SocketAddr::new(session.from, session.port);
         if let Some(version) = mask.proxy_header {
             let mut first = Vec::with_capacity(seen.len() + 128);
-            proxy_protocol::encode(&mut first, version, source, self.met_at(client, source));
+            proxy_protocol::encode(&mut first, version, source, self.met_at(key, source));
             first.extend_from_slice(&seen);
             seen = first;
         }
@@ -299,12 +299,12 @@ impl Shard {
 
     /// Our address as the client sees it. What is unknown gets the other family, which a PROXY
     /// header turns into "unknown".
-    fn met_at(&self, client: SocketId, source: SocketAddr) -> SocketAddr {
+    fn met_at(&self, key: u32, source: SocketAddr) -> SocketAddr {
         let other = match source {
             SocketAddr::V4(_) => SocketAddr::from(([0u16; 8], 0)),
             SocketAddr::V6(_) => SocketAddr::from(([0u8; 4], 0)),
         };
-        self.engine.local_addr(client).unwrap_or(other)
+        self.own_addr(key).unwrap_or(other)
     }
 
     fn approach_mut(&mut self, key: u32) -> Option<&mut Approach> {

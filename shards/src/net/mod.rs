@@ -1,10 +1,13 @@
 //! The edge: joins engine and policy on glommio. Receives, asks policy, does what it says; holds
 //! no rule of its own.
 
+mod accept;
 mod client;
 mod control;
 mod dial;
+mod doors;
 mod expiry;
+mod listen;
 mod mailbox;
 mod mask;
 mod me;
@@ -20,4 +23,4 @@ mod update;
 
 pub use self::control::{Control, Updating};
 pub use self::mailbox::Mailbox;
-pub use self::start::{Clock, MeLink, NameLink, Plane, StartError, start};
+pub use self::start::{Clock, MeLink, NameLink, PlaceGauge, Plane, StartError, start};

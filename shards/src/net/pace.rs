@@ -68,7 +68,8 @@ impl Shard {
                 let up = up.and_then(|meter| meter.receive_bytes_max(Direction::Up));
                 return self.engine.limit_receives(session.client, up);
             }
-            State::Handshake(_)
+            State::Proxied(_)
+            | State::Handshake(_)
             | State::Answering(_)
             | State::Refused
             | State::Closing

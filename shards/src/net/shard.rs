@@ -1,8 +1,9 @@
 //! One shard: its state, its turn, its timers and its mailbox.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
+    net::SocketAddr,
     os::fd::{AsRawFd, RawFd},
     rc::Rc,
     sync::Arc,
@@ -15,8 +16,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use slab::Slab;
 
 use super::{
+    accept::Notes,
     client::{Session, Side, State, owner, unpack},
     control::Applied,
+    doors::{Door, Doors},
     mailbox::{Inbox, Order, Question},
     me::Me,
     probing::Probing,
@@ -35,6 +38,7 @@ use crate::{
         me::{pool::Place, report::Report},
         nets::NetTable,
         observations::Observed,
+        permits::Permits,
         replay::ReplayStore,
         timer::Timers,
         upstream::Upstream,
@@ -89,13 +93,12 @@ pub(super) struct Shard {
     pub(super) next_expiry: Option<u64>,
     /// When the ring's timer fires, microseconds.
     timer_set: Option<u64>,
-    pub(super) listeners: Vec<SocketId>,
-    /// The port of all listeners, if they have one.
-    listener_port: Option<u16>,
-    /// New clients are let in, as far as the route says.
-    pub(super) doors_open: bool,
-    /// Listeners that ran out of descriptors, and when they are tried again.
-    resting: Vec<(SocketId, Millis)>,
+    pub(super) doors: Doors,
+    /// Places of the whole process.
+    pub(super) permits: Arc<Permits>,
+    /// Our own address as a PROXY header states it, for those sessions that had one.
+    pub(super) stated: HashMap<u32, SocketAddr>,
+    pub(super) header_notes: Notes,
     inbox: Inbox,
     /// Set when sessions may go through middle proxies.
     pub(super) me: Option<Box<Me>>,
@@ -113,21 +116,19 @@ pub(super) struct Parts {
     pub(super) nets: Arc<NetTable>,
     pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
+    pub(super) permits: Arc<Permits>,
     /// The zero of all shards' clocks: what they share has times in it.
     pub(super) started: Instant,
     /// Where reports about middle proxies go.
     pub(super) report: Option<Sender<Report>>,
 }
 
-/// Pause after accepting ran out of descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
 impl Shard {
     /// A shard around an engine that already listens.
     pub(super) fn new(
         parts: Parts,
         engine: Engine,
-        listeners: Vec<SocketId>,
+        listeners: Vec<(SocketId, Door)>,
         inbox: Inbox,
     ) -> Self {
         let users = parts.users.len();
@@ -141,7 +142,9 @@ impl Shard {
         let now = Millis(u64::try_from(parts.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         let me = parts.settings.me.clone().zip(parts.report);
         let me = me.map(|(setup, report)| Box::new(Me::new(setup, report, place, now)));
-        let ports = listeners.iter().filter_map(|id| engine.local_addr(*id));
+        let ports = listeners
+            .iter()
+            .filter_map(|(id, _)| engine.local_addr(*id));
         let mut ports: Vec<u16> = ports.map(|addr| addr.port()).collect();
         ports.dedup();
         let listener_port = match ports.as_slice() {
@@ -184,10 +187,10 @@ impl Shard {
             paces: Timers::default(),
             next_expiry: None,
             timer_set: None,
-            listener_port,
-            doors_open: true,
-            listeners,
-            resting: Vec::new(),
+            doors: Doors::new(listeners, listener_port),
+            permits: parts.permits,
+            stated: HashMap::new(),
+            header_notes: Notes::default(),
             inbox,
             me,
             drain_until: None,
@@ -201,10 +204,11 @@ impl Shard {
         shard
     }
 
-    /// The port that took this client.
-    pub(super) fn port_of(&self, client: SocketId) -> u16 {
-        let own = || self.engine.local_addr(client).map(|addr| addr.port());
-        self.listener_port.or_else(own).unwrap_or(0)
+    /// The port that took this client, as the client sees it.
+    pub(super) fn port_of(&self, key: u32) -> u16 {
+        let known = self.doors.port.filter(|_| !self.stated.contains_key(&key));
+        let own = || self.own_addr(key).map(|addr| addr.port());
+        known.or_else(own).unwrap_or(0)
     }
 
     /// Runs until the shard is told to stop and has nothing left to do.
@@ -268,7 +272,7 @@ impl Shard {
                 (key, Side::Mask) => self.splice_bytes(key, Side::Mask, buf),
                 (_, Side::Probe) => drop(buf),
             },
-            Event::Accepted { socket } => self.accepted(socket),
+            Event::Accepted { socket, listener } => self.accepted(socket, listener),
             Event::AcceptFailed { listener, errno } => self.rest(listener, errno),
             Event::Connected { owner, socket } => match unpack(owner) {
                 (key, Side::Probe) => self.probe_answered(key, socket),
@@ -334,6 +338,7 @@ impl Shard {
             Some(State::Splice(_)) => self.splice_bytes(key, Side::Client, buf),
             Some(State::Approach(_)) => self.approach_bytes(key, &buf),
             Some(State::Dialing(_)) => self.dialing_bytes(key, buf),
+            Some(State::Proxied(_)) => self.header_bytes(key, buf),
             Some(_) => self.handshake_bytes(key, buf),
             None => {}
         }
@@ -389,7 +394,7 @@ impl Shard {
         self.run_expiry();
         self.run_probes();
         self.me_timers();
-        self.wake_listeners();
+        self.run_doors();
         if self.drain_until.is_some_and(|until| until <= self.now) {
             self.close_all();
         }
@@ -409,12 +414,11 @@ impl Shard {
     }
 
     fn set_next_timer(&mut self) {
-        let resting = self.resting.iter().map(|(_, at)| *at).min();
         let candidates = [
             self.timers.next(),
             self.paces.next(),
             self.expiry_timer(),
-            resting,
+            self.doors.next(self.now),
             self.drain_until,
             self.probing.next(),
             self.me_deadline(),
@@ -433,29 +437,6 @@ impl Shard {
             let delay = next.saturating_sub(self.now_us).max(1);
             self.engine.set_timer(Duration::from_micros(delay));
         }
-    }
-
-    fn rest(&mut self, listener: SocketId, errno: i32) {
-        if self.totals.core.accept_errors_total.is_power_of_two()
-            || self.totals.core.accept_errors_total == 0
-        {
-            let error = io::Error::from_raw_os_error(errno);
-            tracing::warn!(%error, "cannot accept; raise `ulimit -n` or LimitNOFILE if this lasts");
-        }
-        self.totals.core.accept_errors_total += 1;
-        self.resting.push((listener, self.now.after(ACCEPT_REST)));
-    }
-
-    fn wake_listeners(&mut self) {
-        let (now, open) = (self.now, self.doors_open);
-        let engine = &mut self.engine;
-        self.resting.retain(|(listener, at)| {
-            let due = *at <= now;
-            if due && open {
-                engine.accept(*listener);
-            }
-            !due
-        });
     }
 
     fn read_mail(&mut self) {
@@ -481,10 +462,7 @@ impl Shard {
     }
 
     fn drain(&mut self) {
-        for listener in self.listeners.drain(..) {
-            self.engine.close(listener);
-        }
-        self.resting.clear();
+        self.shut_doors();
         self.probing.stop();
         self.drain_until = Some(self.now.after(self.settings.plane.drain));
     }
@@ -521,13 +499,19 @@ impl Shard {
         };
         self.engine.close(session.client);
         self.totals.core.connections_current -= 1;
+        self.permits.give();
+        self.stated.remove(&key);
         match std::mem::replace(&mut session.state, State::Closing) {
             State::Relay(relay) => self.engine.close(relay.dc),
             State::Dialing(dialing) => self.engine.close(dialing.socket()),
             State::Middle(middle) => self.middle_gone(key, middle),
             State::Approach(approach) => self.approach_gone(&approach),
             State::Splice(splice) => self.splice_gone(&splice),
-            State::Handshake(_) | State::Answering(_) | State::Refused | State::Closing => {}
+            State::Proxied(_)
+            | State::Handshake(_)
+            | State::Answering(_)
+            | State::Refused
+            | State::Closing => {}
         }
         let Some(hold) = session.hold else { return };
         self.totals.core.sessions_current -= 1;
@@ -538,11 +522,6 @@ impl Shard {
         self.sources
             .close(hold.user, session.from, self.now, rules.window);
         hold.leave(&rules, self.now);
-    }
-
-    /// New clients are let in.
-    pub(super) fn is_accepting(&self) -> bool {
-        !self.listeners.is_empty() && self.doors_open
     }
 
     /// A probe's owner key for the engine.

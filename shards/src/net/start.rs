@@ -3,10 +3,8 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, atomic::AtomicU64},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_channel::{Receiver, Sender};
@@ -15,29 +13,32 @@ use thiserror::Error;
 
 use super::{
     control::{Applied, Control, Globals},
+    listen::{Bound, Opened, bind_all},
     mailbox::{Mailbox, Order},
     shard::{Parts, Shard},
 };
 use crate::{
     control::PlaneEvent,
-    engine::{
-        Engine, EngineSettings, ListenOptions, check_free, listen, needs_program, probe::explain,
-        steer_by_cpu,
-    },
+    engine::{Engine, EngineSettings, Owner, UnixFile, probe::explain},
     policy::{
         Millis,
         directory::Directory,
         me::{plan::Plan, report::Report},
         nets::NetTable,
+        permits::Permits,
         replay::ReplayStore,
     },
-    settings::{ListenerSettings, NameTable, RstOnClose, Settings},
+    settings::{NameTable, Settings},
 };
 
 /// The running data plane.
 pub struct Plane {
     shards: Vec<(Mailbox, ExecutorJoinHandle<()>)>,
     addrs: Vec<SocketAddr>,
+    skipped: Vec<SocketAddr>,
+    permits: Arc<Permits>,
+    /// Removed when the plane is.
+    file: Option<UnixFile>,
     events: Receiver<PlaneEvent>,
     control: Option<Control>,
     clock: Clock,
@@ -75,6 +76,24 @@ impl NameLink {
     }
 }
 
+/// Places for clients, as seen from outside.
+#[derive(Clone, Debug)]
+pub struct PlaceGauge(Arc<Permits>);
+
+impl PlaceGauge {
+    /// Clients connected now, of all shards together.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.0.taken()
+    }
+
+    /// Clients there may be.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.0.max()
+    }
+}
+
 /// The clock of all shards of one plane.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
@@ -91,13 +110,16 @@ impl Clock {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// A listening address is not to be had.
-    #[error("cannot listen on {addr}: {advice}")]
+    #[error("cannot listen on {place}: {advice}")]
     Listen {
-        /// The address.
-        addr: SocketAddr,
+        /// The address, or the path of a Unix socket.
+        place: String,
         /// The reason and what to do.
         advice: String,
     },
+    /// The host has no address of the families that are to be listened on.
+    #[error("nothing to listen on: this host has no address of the family of any listener")]
+    Nowhere,
     /// A shard could not be set up.
     #[error("shard {shard} on core {core} cannot start: {advice}")]
     Shard {
@@ -121,10 +143,16 @@ const EXECUTOR_RING_DEPTH: usize = 16;
 /// # Errors
 /// [`StartError`]; whatever was started is stopped again.
 pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
-    let (sockets, addrs) = bind_all(&settings)?;
+    let Bound {
+        sockets,
+        addrs,
+        skipped,
+        file,
+    } = bind_all(&settings)?;
     if let Some(mask) = &mut settings.mask {
         Arc::make_mut(mask).own.listeners.clone_from(&addrs);
     }
+    let permits = Arc::new(Permits::new(settings.places.connections_max));
     let replay = Arc::new(ReplayStore::new(
         settings.replay.entries,
         settings.replay.window,
@@ -146,6 +174,9 @@ pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
     let mut plane = Plane {
         shards: Vec::new(),
         addrs,
+        skipped,
+        permits: Arc::clone(&permits),
+        file,
         events,
         control: None,
         clock: Clock(started),
@@ -161,6 +192,7 @@ pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
             applied: Arc::clone(&applied),
             started,
             replay: Arc::clone(&replay),
+            permits: Arc::clone(&permits),
             report: report.clone(),
         };
         match spawn(parts, *core, sockets, tell.clone()) {
@@ -207,6 +239,18 @@ impl Plane {
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// How many clients there are and may be.
+    #[must_use]
+    pub fn places(&self) -> PlaceGauge {
+        PlaceGauge(Arc::clone(&self.permits))
+    }
+
+    /// Addresses that are not listened on, because the host has none of their family.
+    #[must_use]
+    pub fn skipped(&self) -> &[SocketAddr] {
+        &self.skipped
     }
 
     /// What the shards report of middle proxies, all shards in one channel; `None` when every
@@ -263,99 +307,7 @@ impl Plane {
             // How a shard ended was told as an event.
             drop(executor.join());
         }
-    }
-}
-
-/// One socket per listener and shard; listeners of one address are bound in shard order, which is
-/// the order the steering program counts in.
-fn bind_all(settings: &Settings) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), StartError> {
-    let shards = settings.plane.cores.len();
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut addrs = Vec::new();
-    // All before the first is bound: our own listeners may overlap.
-    for ListenerSettings { addr, .. } in &settings.listeners {
-        wait_until_free(*addr).map_err(|error| cannot_listen(*addr, &error))?;
-    }
-    for listener in &settings.listeners {
-        let options = ListenOptions {
-            backlog: listener.backlog,
-            keepalive: settings.timeouts.keepalive,
-            user_timeout: settings.timeouts.client_ack,
-            reset: settings.plane.rst_on_close != RstOnClose::Off,
-        };
-        let mut addr = listener.addr;
-        for sockets in &mut sockets {
-            let socket = bind(addr, options)?;
-            // Port 0: the first one picks, the others follow.
-            addr = local_addr(&socket).unwrap_or(addr);
-            sockets.push(socket);
-        }
-        let last = sockets.last().and_then(|sockets| sockets.last());
-        if let Some(last) = last
-            && needs_program(settings.plane.steering)
-        {
-            steer_by_cpu(last.as_raw_fd(), &settings.plane.cores)
-                .map_err(|error| cannot_listen(addr, &error))?;
-        }
-        addrs.push(addr);
-    }
-    Ok((sockets, addrs))
-}
-
-/// A listener on a ring outlives its process for a moment, because the kernel takes rings apart in
-/// the background: a start right after a crash must not fail for that.
-fn wait_until_free(addr: SocketAddr) -> io::Result<()> {
-    let limit = Instant::now() + PORT_PATIENCE;
-    loop {
-        match check_free(addr) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < limit => {
-                // The process's first thread; no executor runs yet.
-                thread::park_timeout(PORT_PAUSE);
-            }
-            done => return done,
-        }
-    }
-}
-
-/// Rings were seen to take a few milliseconds.
-const PORT_PATIENCE: Duration = Duration::from_secs(1);
-const PORT_PAUSE: Duration = Duration::from_millis(5);
-
-fn bind(addr: SocketAddr, options: ListenOptions) -> Result<OwnedFd, StartError> {
-    listen(addr, options).map_err(|error| cannot_listen(addr, &error))
-}
-
-fn cannot_listen(addr: SocketAddr, error: &io::Error) -> StartError {
-    StartError::Listen {
-        addr,
-        advice: advise(error, addr),
-    }
-}
-
-fn local_addr(socket: &OwnedFd) -> Option<SocketAddr> {
-    socket2::SockRef::from(socket)
-        .local_addr()
-        .ok()?
-        .as_socket()
-}
-
-fn advise(error: &io::Error, addr: SocketAddr) -> String {
-    let port = addr.port();
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("port {port} is taken; see who has it with `ss -ltnp sport = :{port}`")
-        }
-        io::ErrorKind::PermissionDenied => String::from(
-            "ports below 1024 need a capability: `setcap cap_net_bind_service=+ep <pinnace>`, or \
-             AmbientCapabilities=CAP_NET_BIND_SERVICE in the service file",
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            format!(
-                "{} is no address of this host; `ip addr` lists them",
-                addr.ip()
-            )
-        }
-        _ => explain(error),
+        drop(self.file);
     }
 }
 
@@ -364,7 +316,7 @@ type Started = (Mailbox, ExecutorJoinHandle<()>);
 fn spawn(
     parts: Parts,
     core: usize,
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<Opened>,
     tell: Sender<PlaneEvent>,
 ) -> Result<Started, String> {
     let (ready, outcome) = async_channel::bounded::<Result<Mailbox, String>>(1);
@@ -399,7 +351,7 @@ fn spawn(
     }
 }
 
-fn set_up(parts: Parts, sockets: Vec<OwnedFd>) -> io::Result<(Shard, Mailbox)> {
+fn set_up(parts: Parts, sockets: Vec<Opened>) -> io::Result<(Shard, Mailbox)> {
     let plane = &parts.settings.plane;
     let mut engine = Engine::new(EngineSettings {
         buffers: plane.buffers,
@@ -408,7 +360,11 @@ fn set_up(parts: Parts, sockets: Vec<OwnedFd>) -> io::Result<(Shard, Mailbox)> {
     })?;
     let listeners = sockets
         .into_iter()
-        .map(|socket| engine.add_listener(socket))
+        .enumerate()
+        .map(|(at, Opened { socket, door })| {
+            let listener = engine.add_listener(socket, Owner(at as u64), door.unix);
+            (listener, door)
+        })
         .collect();
     let (mailbox, commands) = Mailbox::new(engine.doorbell());
     Ok((Shard::new(parts, engine, listeners, commands), mailbox))

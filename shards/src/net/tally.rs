@@ -135,7 +135,7 @@ impl Shard {
             users: self.user_rows.clone(),
             user_ips: self.sources.rows(self.now, self.hot.addresses.window),
             upstreams: vec![self.upstream.row(self.now)],
-            accepting: self.is_accepting(),
+            accepting: self.doors.is_accepting(),
             sessions_direct: now.core.sessions_current,
             ..ShardSnapshot::default()
         };

@@ -14,6 +14,8 @@ pub(crate) enum SessionEnd {
         any_bytes: bool,
         broken: bool,
     },
+    /// It had to begin with a PROXY header and did not.
+    NoHeader(NoHeader),
     /// Nothing came within the first-byte limit.
     FirstByteTimeout,
     /// It was not known within the handshake limit.
@@ -54,6 +56,19 @@ pub(crate) enum SessionEnd {
     Shutdown,
     /// An invariant was broken; counted, never expected.
     Internal,
+}
+
+/// Why there is no usable PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoHeader {
+    /// The peer may not send one.
+    Untrusted,
+    /// The first bytes begin none.
+    Missing,
+    /// It begins like one and is none.
+    Malformed,
+    /// It was not complete in time.
+    Late,
 }
 
 /// Why a connection is not served.
@@ -105,6 +120,10 @@ impl SessionEnd {
     pub(crate) fn bad_class(self) -> Option<BadClass> {
         match self {
             Self::ClosedEarly { .. } => Some(BadClass::ClosedEarly),
+            Self::NoHeader(NoHeader::Untrusted) => Some(BadClass::HeaderUntrusted),
+            Self::NoHeader(NoHeader::Missing) => Some(BadClass::HeaderMissing),
+            Self::NoHeader(NoHeader::Malformed) => Some(BadClass::HeaderMalformed),
+            Self::NoHeader(NoHeader::Late) => Some(BadClass::HeaderLate),
             Self::FirstByteTimeout | Self::HandshakeTimeout { .. } => Some(BadClass::Timeout),
             Self::Refused(refusal) => Some(refusal.bad_class()),
             Self::UnknownDc => Some(BadClass::UnknownDc),
@@ -143,6 +162,14 @@ impl SessionEnd {
                 ..
             } => Some((FailureClass::PeerClosed, stage)),
             Self::HandshakeTimeout { stage } => Some((FailureClass::Timeout, stage)),
+            Self::NoHeader(why) => {
+                let class = match why {
+                    NoHeader::Untrusted => FailureClass::SourceDenied,
+                    NoHeader::Missing | NoHeader::Malformed => FailureClass::Malformed,
+                    NoHeader::Late => FailureClass::Timeout,
+                };
+                Some((class, FailureStage::FirstPacketPrelude))
+            }
             Self::Refused(refusal) => Some(refusal.failure()),
             Self::FirstByteTimeout
             | Self::NoWriter

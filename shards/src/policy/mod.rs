@@ -15,6 +15,7 @@ pub(crate) mod me;
 pub(crate) mod meter;
 pub(crate) mod nets;
 pub(crate) mod observations;
+pub(crate) mod permits;
 pub(crate) mod rates;
 pub(crate) mod replay;
 pub(crate) mod timer;

@@ -5,8 +5,10 @@
     reason = "the threads of a test are no shards, and may wait for one another"
 )]
 
+mod doors;
 mod ends;
 mod fake_me;
+mod headers;
 mod limits;
 mod middle;
 mod middle_ends;

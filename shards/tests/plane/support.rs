@@ -15,9 +15,10 @@ use shards::{
     me::{MeLink, Plan, Report},
     proto::{dc::DcTable, secret::Secret},
     settings::{
-        BufferSettings, HotSettings, ListenerSettings, Modes, Parking, PlaneSettings, RateSettings,
-        ReplaySettings, RouteSettings, RstOnClose, Settings, Steering, TimeoutSettings,
-        TlsSettings, UnknownSni, UpstreamSettings, UserSettings,
+        BufferSettings, HotSettings, ListenerSettings, Modes, Parking, PlaceSettings,
+        PlaneSettings, ProxySettings, RateSettings, ReplaySettings, RouteSettings, RstOnClose,
+        Settings, Steering, TimeoutSettings, TlsSettings, UnknownSni, UpstreamSettings,
+        UserSettings,
     },
 };
 
@@ -142,6 +143,16 @@ impl Proxy {
         merge_snapshots(parts).expect("a shard")
     }
 
+    /// One of the counters, shard by shard.
+    pub(crate) fn by_shard(&self, counter: impl Fn(&ShardSnapshot) -> u64) -> Vec<u64> {
+        let one = |mailbox: &Mailbox| {
+            let (reply, replies) = async_channel::bounded(1);
+            assert!(mailbox.post(Command::Snapshot { reply }));
+            counter(&replies.recv_blocking().expect("a live shard"))
+        };
+        self.mailboxes.iter().map(one).collect()
+    }
+
     /// Waits until the counters say so.
     pub(crate) fn until(
         &self,
@@ -224,10 +235,16 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             fingerprints: true,
             observe: Some(Duration::from_secs(600)),
         },
-        listeners: vec![ListenerSettings {
-            addr: ([127, 0, 0, 1], 0).into(),
-            backlog: 4096,
-        }],
+        listeners: vec![listener()],
+        unix: None,
+        proxy: ProxySettings {
+            trusted: Arc::new([]),
+            header_timeout: long,
+        },
+        places: PlaceSettings {
+            connections_max: 100_000,
+            wait: None,
+        },
         modes: Modes {
             classic: true,
             secure: true,
@@ -275,6 +292,17 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
         me: None,
         hot: HotSettings::default(),
         users: Arc::new([user("one", Secret([1; 16])), user("two", SECRET)]),
+    }
+}
+
+/// Any port of the loopback.
+fn listener() -> ListenerSettings {
+    ListenerSettings {
+        addr: ([127, 0, 0, 1], 0).into(),
+        backlog: 4096,
+        proxy: false,
+        mss: None,
+        shared: false,
     }
 }
 

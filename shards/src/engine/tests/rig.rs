@@ -91,6 +91,7 @@ impl Rig {
             keepalive: Duration::ZERO,
             user_timeout: Duration::ZERO,
             reset: false,
+            mss: None,
         };
         let socket = listen(([127, 0, 0, 1], 0).into(), options).expect("a listener");
         let addr = SockRef::from(&socket)
@@ -104,7 +105,7 @@ impl Rig {
             keepalive: Duration::ZERO,
         })
         .expect("an engine");
-        let listener = engine.add_listener(socket);
+        let listener = engine.add_listener(socket, Owner::default(), false);
         Self {
             watch: Watch::new(engine.doorbell()),
             engine,
@@ -198,7 +199,7 @@ impl Rig {
             self.progress();
         }
         match event {
-            Event::Accepted { socket } => self.accepted(socket),
+            Event::Accepted { socket, .. } => self.accepted(socket),
             Event::AcceptFailed { listener, .. } => {
                 self.seen.accept_failed += 1;
                 assert_eq!(listener, self.listener);

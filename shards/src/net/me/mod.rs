@@ -221,7 +221,8 @@ const ROUNDS_MAX: usize = 16;
 fn middle_ref(session: &Session) -> Option<&Middle> {
     match &session.state {
         State::Middle(middle) => Some(middle),
-        State::Handshake(_)
+        State::Proxied(_)
+        | State::Handshake(_)
         | State::Answering(_)
         | State::Refused
         | State::Closing
@@ -236,7 +237,8 @@ fn middle_ref(session: &Session) -> Option<&Middle> {
 fn middle_of(session: &mut Session) -> Option<&mut Middle> {
     match &mut session.state {
         State::Middle(middle) => Some(middle),
-        State::Handshake(_)
+        State::Proxied(_)
+        | State::Handshake(_)
         | State::Answering(_)
         | State::Refused
         | State::Closing

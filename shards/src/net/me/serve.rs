@@ -44,10 +44,7 @@ impl Shard {
         meter: Option<Box<Meter>>,
     ) {
         let now = self.now;
-        let Some(client) = self.sessions.get(key as usize).map(|s| s.client) else {
-            return;
-        };
-        let listener_port = self.port_of(client);
+        let listener_port = self.port_of(key);
         let Some(me) = self.me.as_deref_mut() else {
             return self.end(key, SessionEnd::Internal);
         };
@@ -150,17 +147,6 @@ impl Shard {
     /// Opens and closes the doors for new clients as the route says.
     pub(in crate::net) fn follow_route(&mut self) {
         let open = self.me_lets_in();
-        if self.doors_open == open {
-            return;
-        }
-        self.doors_open = open;
-        for at in 0..self.listeners.len() {
-            let listener = self.listeners[at];
-            if open {
-                self.engine.accept(listener);
-            } else {
-                self.engine.stop_accepting(listener);
-            }
-        }
+        self.set_doors(open, self.doors.is_crowded());
     }
 }
