@@ -4,7 +4,11 @@
 //! a replay store and a clock that stands still. Compiled for tests and fuzz targets (`fuzz/`)
 //! alone; no product code calls it.
 
-use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     policy::{
@@ -25,17 +29,19 @@ use crate::{
 
 /// The proxy's clock, Unix seconds.
 pub const NOW_UNIX: u32 = 1_800_000_000;
+const REPLAY_WINDOW: Duration = Duration::from_secs(3_600);
 /// The host name that hellos may name.
 pub const DOMAIN: &str = "www.example.com";
 
-/// A proxy as a newcomer meets it.
+/// A shard as a newcomer meets it.
 pub struct Door {
     modes: Modes,
     tls: TlsSettings,
-    users: UserTable,
+    users: Arc<UserTable>,
     hints: Hints,
-    replay: ReplayStore,
-    fingerprints: Fingerprints,
+    replay: Arc<ReplayStore>,
+    /// Kinds of TLS clients are looked at; for each newcomer anew.
+    fingerprints: bool,
     evicted_early: u64,
     random: u64,
 }
@@ -99,7 +105,7 @@ impl Door {
                 secret: *secret,
                 standing: Standing::Served,
                 limits: Limits::new(&UserSettings::unlimited("")),
-                gauge: std::sync::Arc::default(),
+                gauge: Arc::default(),
                 ad_tag: None,
             })
         });
@@ -112,13 +118,43 @@ impl Door {
                 hello_delay_ms: (0, 0),
                 flight_bytes: (2048, 2052),
             },
-            users: UserTable::new(rows.collect()),
+            users: Arc::new(UserTable::new(rows.collect())),
             hints: Hints::default(),
-            replay: ReplayStore::new(64, Duration::from_secs(3_600)),
-            fingerprints: Fingerprints::default(),
+            replay: Arc::new(ReplayStore::new(64, REPLAY_WINDOW)),
+            fingerprints: true,
             evicted_early: 0,
             random: 1,
         }
+    }
+
+    /// With room for so many handshakes in the replay store.
+    #[must_use]
+    pub fn remembering(self, entries: usize) -> Self {
+        Self {
+            replay: Arc::new(ReplayStore::new(entries, REPLAY_WINDOW)),
+            ..self
+        }
+    }
+
+    /// Another shard of the same process, with the same users and the same replay store; it does
+    /// not look at kinds of TLS clients.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            modes: self.modes,
+            tls: self.tls.clone(),
+            users: Arc::clone(&self.users),
+            hints: Hints::default(),
+            replay: Arc::clone(&self.replay),
+            fingerprints: false,
+            evicted_early: 0,
+            random: 1,
+        }
+    }
+
+    /// Handshakes that this shard has made the store forget before their time.
+    pub fn forgotten(&self) -> u64 {
+        self.evicted_early
     }
 
     /// Lets a newcomer send these pieces, one receive each, until its fate is known.
@@ -162,6 +198,7 @@ impl Door {
     }
 
     fn receive(&mut self, handshake: &mut Handshake, piece: &[u8]) -> Progress {
+        let mut fingerprints = self.fingerprints.then(Fingerprints::default);
         let state = &mut self.random;
         let mut random = |out: &mut [u8]| {
             for byte in out {
@@ -186,7 +223,7 @@ impl Door {
             random: &mut random,
             public_key: &mut || [9; 32],
             evicted_early: &mut self.evicted_early,
-            fingerprints: Some(&mut self.fingerprints),
+            fingerprints: fingerprints.as_mut(),
         };
         handshake.receive(piece, &mut context)
     }
@@ -214,5 +251,7 @@ fn take_on(
     true
 }
 
+#[cfg(test)]
+mod replays;
 #[cfg(test)]
 mod tests;

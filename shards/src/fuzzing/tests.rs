@@ -16,7 +16,7 @@ const ALL: Modes = Modes {
     tls: true,
 };
 
-const SECRETS: [Secret; 3] = [Secret([1; 16]), Secret([2; 16]), Secret([3; 16])];
+pub(super) const SECRETS: [Secret; 3] = [Secret([1; 16]), Secret([2; 16]), Secret([3; 16])];
 
 fn fill(out: &mut [u8]) {
     for (index, byte) in out.iter_mut().enumerate() {
