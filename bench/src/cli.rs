@@ -1,5 +1,7 @@
 //! Subcommands and flags, and the few lines that turn them into calls of the library.
 
+mod strangers;
+
 use std::{error::Error, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use bench::{
@@ -7,7 +9,7 @@ use bench::{
     control, demo,
     fake_dc::FakeDc,
     neighbours::NeighboursPlan,
-    relay,
+    origin, relay,
     scenario::{SCENARIOS, Scenario},
     session::{Bench, Entry, Setup},
     suite,
@@ -32,6 +34,10 @@ enum Command {
     Suite(Box<Suite>),
     /// What the control side costs: many users, changes, scraping, a flood of requests.
     Control(Box<ControlArgs>),
+    /// A hostile crowd beside clients at ping-pong; what they notice, and what is left behind.
+    Hostile(Box<strangers::HostileArgs>),
+    /// What strangers cost who are sent to the mask host, in turn with a plain relay.
+    Mask(Box<strangers::MaskArgs>),
     /// A fake Telegram, the proxy and clients of all modes on this machine, without any network.
     Demo {
         /// How long, seconds.
@@ -51,6 +57,12 @@ enum Command {
         /// Address to relay to.
         #[arg(long)]
         to: SocketAddr,
+    },
+    /// The site to pretend to be, by itself: HTTP without TLS.
+    Origin {
+        /// Address to listen on.
+        #[arg(long)]
+        listen: SocketAddr,
     },
     /// A fake DC by itself.
     Dc {
@@ -210,6 +222,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Run(args) => measure(&args),
         Command::Suite(args) => suite(&args),
         Command::Control(args) => control_side(&args),
+        Command::Hostile(args) => strangers::hostile_crowd(&args),
+        Command::Mask(args) => strangers::mask(&args),
         Command::Demo { secs, pinnace } => {
             demo::run(std::time::Duration::from_secs(secs), pinnace)?;
             Ok(ExitCode::SUCCESS)
@@ -223,6 +237,13 @@ pub(crate) fn run(cli: Cli) -> Outcome {
                 relay::serve(relay::listen_on(listen)?, to).await;
                 Ok(ExitCode::SUCCESS)
             })
+        }
+        Command::Origin { listen } => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(origin::serve_on(listen))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Dc { listen } => {
             let dc = FakeDc::start(listen)?;

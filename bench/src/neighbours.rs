@@ -1,23 +1,15 @@
 //! Many quiet clients beside one that stops reading or one that floods: what they notice, and what
 //! the proxy has to hold for it. The caller sees to it that they share a way to the DC.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
     client::{Client, ClientError, Dial, Mode},
     compare::median,
-    latency::{Latency, Percentiles},
     load::LoadError,
-    stall::Watch,
+    quiet::{Phase, Quiet},
     target::Target,
 };
 
@@ -50,15 +42,6 @@ impl Default for NeighboursPlan {
             depth: 4,
         }
     }
-}
-
-/// One phase.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Phase {
-    /// Round trips of the quiet clients.
-    pub latency: Percentiles,
-    /// Largest resident set over the one before, bytes.
-    pub growth_bytes: u64,
 }
 
 /// What came of it, phase by phase in every round.
@@ -108,7 +91,7 @@ pub fn neighbours(
     mode: Mode,
     plan: NeighboursPlan,
 ) -> Result<Neighbours, LoadError> {
-    let quiet = Quiet::start(target, mode, plan)?;
+    let quiet = Quiet::start(target, mode, plan.clients, plan.every)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -139,132 +122,6 @@ pub fn neighbours(
         all.flood_closed += flood.closed;
     }
     Ok(all)
-}
-
-/// The quiet clients on a thread of their own.
-struct Quiet {
-    seen: Arc<Seen>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Seen {
-    latency: Mutex<Latency>,
-    failed: Mutex<Option<(usize, ClientError)>>,
-    connected: AtomicU64,
-}
-
-impl Seen {
-    fn latency(&self) -> MutexGuard<'_, Latency> {
-        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self) -> MutexGuard<'_, Option<(usize, ClientError)>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Quiet {
-    /// Returns once all are connected.
-    fn start(target: &Target, mode: Mode, plan: NeighboursPlan) -> Result<Quiet, LoadError> {
-        let seen = Arc::new(Seen::default());
-        let dials: Vec<Dial> = (0..plan.clients).map(|n| target.dial(mode, n)).collect();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(LoadError::Thread)?;
-        let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&seen);
-        let thread = std::thread::Builder::new()
-            .name("quiet".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    let mut clients = JoinSet::new();
-                    for (number, dial) in dials.into_iter().enumerate() {
-                        let seen = Arc::clone(&shared);
-                        let first = plan.every * number as u32 / plan.clients as u32;
-                        clients.spawn(async move {
-                            if let Err(error) = ask(&dial, first, plan.every, &seen).await {
-                                *seen.failed() = Some((number, error));
-                            }
-                        });
-                    }
-                    // Also when the owner is gone without a word.
-                    let _ = stopped.await;
-                });
-            })
-            .map_err(LoadError::Thread)?;
-        let quiet = Quiet {
-            seen,
-            stop: Some(stop),
-            thread: Some(thread),
-        };
-        let limit = Instant::now() + CONNECT_LIMIT;
-        while quiet.seen.connected.load(Relaxed) < plan.clients as u64 {
-            quiet.check()?;
-            if Instant::now() > limit {
-                return Err(LoadError::Hangs {
-                    limit: CONNECT_LIMIT,
-                });
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(quiet)
-    }
-
-    fn during(
-        &self,
-        target: &Target,
-        happens: impl FnOnce() -> Result<(), LoadError>,
-    ) -> Result<Phase, LoadError> {
-        std::thread::sleep(SETTLE);
-        *self.seen.latency() = Latency::new();
-        let watch = Watch::start(target.process());
-        happens()?;
-        self.check()?;
-        Ok(Phase {
-            latency: self.seen.latency().percentiles(),
-            growth_bytes: watch.growth(),
-        })
-    }
-
-    fn check(&self) -> Result<(), LoadError> {
-        match *self.seen.failed() {
-            Some((number, error)) => Err(LoadError::Client { number, error }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        // Dropping the sender is word enough.
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been printed.
-            let _ = thread.join();
-        }
-    }
-}
-
-async fn ask(
-    dial: &Dial,
-    first: Duration,
-    every: Duration,
-    seen: &Seen,
-) -> Result<(), ClientError> {
-    tokio::time::sleep(first).await;
-    let mut client = Client::connect(dial).await?;
-    client.ping().await?;
-    seen.connected.fetch_add(1, Relaxed);
-    let mut ticks = tokio::time::interval(every);
-    loop {
-        ticks.tick().await;
-        let start = Instant::now();
-        client.ping().await?;
-        seen.latency().record(start.elapsed());
-    }
 }
 
 async fn stop_reading(
@@ -333,6 +190,3 @@ impl Flood {
 }
 
 const MIB: u64 = 1 << 20;
-const CONNECT_LIMIT: Duration = Duration::from_secs(60);
-/// What the last phase has left behind is done with.
-const SETTLE: Duration = Duration::from_millis(500);

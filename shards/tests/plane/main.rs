@@ -17,6 +17,7 @@ mod places;
 mod quotas;
 mod rates;
 mod refusals;
+mod replays;
 mod scale;
 mod serving;
 mod support;

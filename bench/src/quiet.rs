@@ -1,0 +1,166 @@
+//! Many quiet clients, each of which asks for a little at fixed times: what they notice of whatever
+//! else happens to the proxy. [`neighbours`](crate::neighbours) and [`hostile`](crate::hostile) say
+//! what that is.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tokio::{sync::oneshot, task::JoinSet};
+
+use crate::{
+    client::{Client, ClientError, Dial, Mode},
+    latency::{Latency, Percentiles},
+    load::LoadError,
+    stall::Watch,
+    target::Target,
+};
+
+/// One phase.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Phase {
+    /// Round trips of the quiet clients.
+    pub latency: Percentiles,
+    /// Largest resident set over the one before, bytes.
+    pub growth_bytes: u64,
+}
+
+/// The quiet clients on a thread of their own.
+pub(crate) struct Quiet {
+    seen: Arc<Seen>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    latency: Mutex<Latency>,
+    failed: Mutex<Option<(usize, ClientError)>>,
+    connected: AtomicU64,
+}
+
+impl Seen {
+    fn latency(&self) -> MutexGuard<'_, Latency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<(usize, ClientError)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Quiet {
+    /// Returns once all are connected.
+    pub(crate) fn start(
+        target: &Target,
+        mode: Mode,
+        clients: usize,
+        every: Duration,
+    ) -> Result<Quiet, LoadError> {
+        let seen = Arc::new(Seen::default());
+        let dials: Vec<Dial> = (0..clients).map(|n| target.dial(mode, n)).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(LoadError::Thread)?;
+        let (stop, stopped) = oneshot::channel();
+        let shared = Arc::clone(&seen);
+        let thread = std::thread::Builder::new()
+            .name("quiet".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let mut asking = JoinSet::new();
+                    for (number, dial) in dials.into_iter().enumerate() {
+                        let seen = Arc::clone(&shared);
+                        let first = every * number as u32 / clients as u32;
+                        asking.spawn(async move {
+                            if let Err(error) = ask(&dial, first, every, &seen).await {
+                                *seen.failed() = Some((number, error));
+                            }
+                        });
+                    }
+                    // Also when the owner is gone without a word.
+                    let _ = stopped.await;
+                });
+            })
+            .map_err(LoadError::Thread)?;
+        let quiet = Quiet {
+            seen,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        let limit = Instant::now() + CONNECT_LIMIT;
+        while quiet.seen.connected.load(Relaxed) < clients as u64 {
+            quiet.check()?;
+            if Instant::now() > limit {
+                return Err(LoadError::Hangs {
+                    limit: CONNECT_LIMIT,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(quiet)
+    }
+
+    /// Measures while `happens` runs, once what the last phase has left behind is done with.
+    pub(crate) fn during(
+        &self,
+        target: &Target,
+        happens: impl FnOnce() -> Result<(), LoadError>,
+    ) -> Result<Phase, LoadError> {
+        std::thread::sleep(SETTLE);
+        *self.seen.latency() = Latency::new();
+        let watch = Watch::start(target.process());
+        happens()?;
+        self.check()?;
+        Ok(Phase {
+            latency: self.seen.latency().percentiles(),
+            growth_bytes: watch.growth(),
+        })
+    }
+
+    fn check(&self) -> Result<(), LoadError> {
+        match *self.seen.failed() {
+            Some((number, error)) => Err(LoadError::Client { number, error }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // Dropping the sender is word enough.
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn ask(
+    dial: &Dial,
+    first: Duration,
+    every: Duration,
+    seen: &Seen,
+) -> Result<(), ClientError> {
+    tokio::time::sleep(first).await;
+    let mut client = Client::connect(dial).await?;
+    client.ping().await?;
+    seen.connected.fetch_add(1, Relaxed);
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        let start = Instant::now();
+        client.ping().await?;
+        seen.latency().record(start.elapsed());
+    }
+}
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_millis(500);
