@@ -120,13 +120,13 @@ fn post_quantum(
     extension(w, grease[4], &[0]);
 }
 
-fn extension(w: &mut Writer<'_>, kind: u16, body: &[u8]) {
+pub(super) fn extension(w: &mut Writer<'_>, kind: u16, body: &[u8]) {
     w.u16_be(kind).block::<2>(|w| {
         w.bytes(body);
     });
 }
 
-fn server_name(w: &mut Writer<'_>, domain: &str) {
+pub(super) fn server_name(w: &mut Writer<'_>, domain: &str) {
     w.u16_be(SERVER_NAME).block::<2>(|w| {
         w.block::<2>(|w| {
             w.u8(0).block::<2>(|w| {
@@ -185,7 +185,7 @@ fn versions(w: &mut Writer<'_>, grease: u16) {
 }
 
 /// GREASE ECH: HKDF-SHA256, AES-128-GCM, an X25519 key and a payload of one of four lengths.
-fn encrypted_client_hello(w: &mut Writer<'_>, random: &mut dyn FnMut(&mut [u8])) {
+pub(super) fn encrypted_client_hello(w: &mut Writer<'_>, random: &mut dyn FnMut(&mut [u8])) {
     let mut seed = [0; 2];
     random(&mut seed);
     let [config, length] = seed;
@@ -210,7 +210,7 @@ const SIGNATURES_CLASSIC: [u8; 20] = [
     0x00, 0x12, 0x04, 0x03, 0x08, 0x04, 0x04, 0x01, 0x05, 0x03, 0x08, 0x05, 0x05, 0x01, 0x08, 0x06,
     0x06, 0x01, 0x02, 0x01,
 ];
-const SIGNATURES_POST_QUANTUM: [u8; 18] = [
+pub(super) const SIGNATURES_POST_QUANTUM: [u8; 18] = [
     0x00, 0x10, 0x04, 0x03, 0x08, 0x04, 0x04, 0x01, 0x05, 0x03, 0x08, 0x05, 0x05, 0x01, 0x08, 0x06,
     0x06, 0x01,
 ];

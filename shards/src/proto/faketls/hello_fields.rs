@@ -20,6 +20,8 @@ pub struct HelloFields<'a> {
     pub alpn: Option<Alpn<'a>>,
     /// Cipher suite to answer with: the first offered of `1301`, `1302`, `1303`; else `1301`.
     pub suite: u16,
+    /// The list that suite is from.
+    suites: &'a [u8],
     /// A share of 32 bytes for group `001d` is offered.
     pub x25519: bool,
     /// A share of 1216 bytes for group `11ec` (X25519MLKEM768) is offered.
@@ -36,6 +38,39 @@ impl HelloFields<'_> {
         let sni = sni.strip_suffix('.').unwrap_or(sni);
         Some(sni.eq_ignore_ascii_case(domain))
     }
+
+    /// The first of `preference` that is offered.
+    pub fn suite_by(&self, preference: &[u16]) -> Option<u16> {
+        let (offered, _) = self.suites.as_chunks::<2>();
+        let is_offered = |suite: &&u16| offered.contains(&suite.to_be_bytes());
+        preference.iter().find(is_offered).copied()
+    }
+
+    /// What a web server sees of the application protocols.
+    pub fn alpn_offer(&self) -> AlpnOffer {
+        let offers = |name: &[u8]| {
+            self.alpn
+                .is_some_and(|alpn| alpn.names().any(|own| own == name))
+        };
+        if offers(b"h2") {
+            AlpnOffer::H2
+        } else if offers(b"http/1.1") {
+            AlpnOffer::Http11
+        } else {
+            AlpnOffer::Neither
+        }
+    }
+}
+
+/// Which protocols of the web a hello offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlpnOffer {
+    /// `h2`, perhaps among others.
+    H2,
+    /// `http/1.1` and no `h2`.
+    Http11,
+    /// Neither, or no list at all.
+    Neither,
 }
 
 /// Reads what can be read; never fails. The random is not looked at, so it may be zeroed.
@@ -47,6 +82,7 @@ pub fn parse_fields(record: &[u8]) -> HelloFields<'_> {
         sni: None,
         alpn: None,
         suite: SUITES[0],
+        suites: &[],
         x25519: false,
         mlkem: false,
         tls13: false,
@@ -96,7 +132,8 @@ fn walk<'a>(record: &'a [u8], fields: &mut HelloFields<'a>) -> Result<(), Short>
         fields.session_id = session_id;
     }
     let n = usize::from(r.u16_be()?);
-    fields.suite = pick_suite(r.take(n)?);
+    fields.suites = r.take(n)?;
+    fields.suite = pick_suite(fields.suites);
     let n = usize::from(r.u8()?);
     r.take(n)?;
     // The list's own length is not trusted: extensions reach to the end of the record.
@@ -176,7 +213,8 @@ pub(super) const X25519_MLKEM768: u16 = 0x11ec;
 pub(super) const TLS13: u16 = 0x0304;
 /// Bytes of a client's X25519MLKEM768 share: 1184 and 32.
 pub(super) const MLKEM_SHARE_BYTES: usize = 1216;
-const SUITES: [u16; 3] = [0x1301, 0x1302, 0x1303];
+/// The suites of TLS 1.3 that browsers offer.
+pub const SUITES: [u16; 3] = [0x1301, 0x1302, 0x1303];
 
 #[cfg(test)]
 mod tests {
@@ -207,6 +245,14 @@ mod tests {
             let hello = hello(&[], suites, &[]);
             assert_eq!(parse_fields(&hello).suite, want, "{suites:02x?}");
         }
+    }
+
+    #[test]
+    fn picks_by_another_preference_among_those_offered() {
+        let hello = hello(&[], &[0x3a, 0x3a, 0x13, 0x01, 0x13, 0x03], &[]);
+        let fields = parse_fields(&hello);
+        assert_eq!(fields.suite_by(&[0x1302, 0x1303, 0x1301]), Some(0x1303));
+        assert_eq!(fields.suite_by(&[0x1302]), None);
     }
 
     #[test]
@@ -256,9 +302,11 @@ mod tests {
     fn lists_protocols_up_to_the_first_bad_one() {
         let alpn = [0, 0x10, 0, 7, 0, 5, 2, b'h', b'2', 9, b'x'];
         let hello = hello(&[], &[], &alpn);
-        let alpn = parse_fields(&hello).alpn.unwrap();
+        let fields = parse_fields(&hello);
+        let alpn = fields.alpn.unwrap();
         assert_eq!(alpn.names().collect::<Vec<_>>(), [b"h2"]);
         assert!(alpn.offers_http());
+        assert_eq!(fields.alpn_offer(), AlpnOffer::H2);
     }
 
     #[test]

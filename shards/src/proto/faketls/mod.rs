@@ -7,3 +7,5 @@ mod hello_builder;
 mod hello_fields;
 pub mod record;
 pub mod server_hello;
+pub mod site_answer;
+pub mod site_hello;
