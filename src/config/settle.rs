@@ -140,15 +140,8 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
             "shows nothing while sessions go direct; it needs general.use_middle_proxy = true",
         );
     }
-    let routes = config.upstreams.iter().filter(|route| route.enabled);
-    if routes
-        .filter_map(|route| route.kind)
-        .any(|kind| kind != UpstreamKind::Direct)
-    {
-        advise(
-            "upstreams",
-            "has a proxy route, but this build connects to Telegram without it, directly",
-        );
+    for text in routes_advice(config) {
+        advise("upstreams", text);
     }
     if config.modes.tls && !reading.is_set("censorship.tls_domain") {
         let text = "is not set, so everybody's default is used; name a web site of your choice";
@@ -176,6 +169,24 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
     }
     super::reach::advise(reading, config);
     strangers(reading, config);
+}
+
+/// What to know about the ways out.
+fn routes_advice(config: &Config) -> Vec<&'static str> {
+    let enabled = || config.upstreams.iter().filter(|route| route.enabled);
+    let scoped = |text: &str| text.split(',').any(|scope| !scope.trim().is_empty());
+    let mut texts = Vec::new();
+    if !config.upstreams.is_empty() && enabled().all(|route| scoped(&route.scopes)) {
+        texts.push("leaves clients no way out: every entry is disabled or has scopes");
+    }
+    let is = |kind| enabled().any(|route| route.kind == Some(kind));
+    if is(UpstreamKind::Shadowsocks) {
+        texts.push("has a shadowsocks route, which this build cannot connect through");
+    }
+    if config.general.use_middle_proxy && (is(UpstreamKind::Socks4) || is(UpstreamKind::Socks5)) {
+        texts.push("is for direct sessions: this build reaches middle proxies without it");
+    }
+    texts
 }
 
 /// Names that no user has.

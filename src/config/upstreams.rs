@@ -32,37 +32,37 @@ keys! {
     /// One `[[upstreams]]`.
     Upstream in "upstreams" {
         /// Selects the kind of outbound route.
-        kind as "type": Option<UpstreamKind> = None; Restart, Later
+        kind as "type": Option<UpstreamKind> = None; Restart, Now
         /// Sets the relative share of traffic for this upstream.
-        weight: u16 = 1; Restart, Later
+        weight: u16 = 1; Restart, Now
         /// Keeps or skips this upstream entry.
-        enabled: bool = true; Restart, Later
+        enabled: bool = true; Restart, Now
         /// Reserves this entry for requests with a matching scope.
-        scopes: String = String::new(); Restart, Later
+        scopes: String = String::new(); Restart, Now
         /// Allows IPv4 Telegram addresses through this entry.
-        ipv4: Option<bool> = None; Restart, Later
+        ipv4: Option<bool> = None; Restart, Now
         /// Allows IPv6 Telegram addresses through this entry.
-        ipv6: Option<bool> = None; Restart, Later
+        ipv6: Option<bool> = None; Restart, Now
         /// Chooses the address family to try first through this entry.
-        prefer: Option<Family> = None; Restart, Later
+        prefer: Option<Family> = None; Restart, Now
         /// Binds outgoing connections to an interface or address.
-        interface: Option<String> = None; Restart, Later
+        interface: Option<String> = None; Restart, Now
         /// Rotates outgoing connections over these local addresses.
-        bind_addresses: Option<Vec<IpAddr>> = None; Restart, Later
+        bind_addresses: Option<Vec<IpAddr>> = None; Restart, Now
         /// Pins outgoing connections to a network device.
-        bindtodevice: Option<String> = None; Restart, Later
+        bindtodevice: Option<String> = None; Restart, Now
         /// Older name of bindtodevice.
-        force_bind: Option<String> = None; Restart, Later, old "upstreams.bindtodevice"
+        force_bind: Option<String> = None; Restart, Now, old "upstreams.bindtodevice"
         /// Sets the Shadowsocks server.
         url: Option<SsUrl> = None; Restart, Later; secret
         /// Sets the SOCKS server.
-        address: Option<HostPort> = None; Restart, Later
+        address: Option<HostPort> = None; Restart, Now
         /// Sets the SOCKS4 user id.
-        user_id: Option<String> = None; Restart, Later; secret
+        user_id: Option<String> = None; Restart, Now; secret
         /// Sets the SOCKS5 user name.
-        username: Option<String> = None; Restart, Later; secret
+        username: Option<String> = None; Restart, Now; secret
         /// Sets the SOCKS5 password.
-        password: Option<String> = None; Restart, Later; secret
+        password: Option<String> = None; Restart, Now; secret
     }
 }
 

@@ -8,7 +8,15 @@ use crate::{
 
 /// Names of every host that a shard may connect to; addresses may be among them.
 pub(crate) fn names(config: &Config) -> Vec<String> {
-    mask::names(config)
+    let mut names = mask::names(config);
+    names.extend(server_names(config));
+    names
+}
+
+/// Servers of the ways out.
+fn server_names(config: &Config) -> impl Iterator<Item = String> {
+    let routes = super::upstream::routes(config).into_iter();
+    routes.filter_map(|route| route.server()?.host.name().map(str::to_owned))
 }
 
 /// Which addresses of a host are of use.

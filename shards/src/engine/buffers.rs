@@ -251,6 +251,11 @@ impl Buf {
         self.end = self.end.min(self.start + len as u32);
     }
 
+    /// Drops the first `len` bytes.
+    pub(crate) fn skip(&mut self, len: usize) {
+        self.start = self.end.min(self.start.saturating_add(len as u32));
+    }
+
     /// Writes a record header in front of the bytes and further headers into the slot's tail, one
     /// per 16 KiB; returns the number of records. The bytes must still start where the kernel put
     /// them or later.

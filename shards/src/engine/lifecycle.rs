@@ -5,7 +5,6 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{IntoRawFd, OwnedFd, RawFd},
-    time::Duration,
 };
 
 use io_uring::{opcode, types};
@@ -131,29 +130,33 @@ impl Engine {
         self.push(entry.user_data(token(OpKind::Accept, listener)));
     }
 
+    /// Starts a connect with the usual options.
+    ///
+    /// # Errors
+    /// As for [`Engine::connect_with`].
+    pub(crate) fn connect(&mut self, addr: SocketAddr, owner: Owner) -> io::Result<SocketId> {
+        self.connect_with(addr, owner, self.usual_options())
+    }
+
+    /// Options of outgoing sockets that have none of their own.
+    pub(crate) fn usual_options(&self) -> OutgoingOptions<'static> {
+        OutgoingOptions {
+            keepalive: self.settings.keepalive,
+            keepalive_interval: self.settings.keepalive,
+            ..OutgoingOptions::default()
+        }
+    }
+
     /// Starts a connect; [`Event::Connected`] or [`Event::ConnectFailed`] follows unless the
     /// socket is closed first.
     ///
     /// # Errors
-    /// No descriptor, or the family is not supported.
-    pub(crate) fn connect(&mut self, addr: SocketAddr, owner: Owner) -> io::Result<SocketId> {
-        let options = OutgoingOptions {
-            keepalive: self.settings.keepalive,
-            keepalive_interval: self.settings.keepalive,
-            user_timeout: Duration::ZERO,
-        };
-        self.connect_with(addr, owner, options)
-    }
-
-    /// The same with options of its own.
-    ///
-    /// # Errors
-    /// As for [`Engine::connect`].
+    /// No descriptor, the family is not supported, or the socket cannot be bound as asked for.
     pub(crate) fn connect_with(
         &mut self,
         addr: SocketAddr,
         owner: Owner,
-        options: OutgoingOptions,
+        options: OutgoingOptions<'_>,
     ) -> io::Result<SocketId> {
         let fd = socket::outgoing(addr, options)?;
         Ok(self.start_connect(fd, SockAddr::from(addr), owner))

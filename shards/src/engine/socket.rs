@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    net::{SocketAddr, SocketAddrV6},
-    os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     time::Duration,
 };
 
@@ -81,7 +81,7 @@ pub(crate) fn check_free(addr: SocketAddr) -> io::Result<()> {
 ///
 /// # Errors
 /// No descriptor left, or the family is not supported.
-pub(super) fn outgoing(addr: SocketAddr, options: OutgoingOptions) -> io::Result<RawFd> {
+pub(super) fn outgoing(addr: SocketAddr, options: OutgoingOptions<'_>) -> io::Result<RawFd> {
     let socket = Socket::new(
         Domain::for_address(addr),
         Type::STREAM.cloexec(),
@@ -92,12 +92,43 @@ pub(super) fn outgoing(addr: SocketAddr, options: OutgoingOptions) -> io::Result
     if !options.user_timeout.is_zero() {
         socket.set_tcp_user_timeout(Some(options.user_timeout))?;
     }
+    if let Some(device) = options.device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    if let Some(ip) = options.bind {
+        port_at_connect(&socket)?;
+        socket.bind(&SocketAddr::new(ip, 0).into())?;
+    }
     Ok(socket.into_raw_fd())
 }
 
-/// How an outgoing socket notices that its peer is gone.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OutgoingOptions {
+/// A bound socket gets its port when it connects: one port serves many destinations.
+fn port_at_connect(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option is an int, and points to one of ours until the call returns.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Where an outgoing socket leaves from, and how it notices that its peer is gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OutgoingOptions<'a> {
+    /// Source address, of the target's family; `None` lets the kernel choose.
+    pub(crate) bind: Option<IpAddr>,
+    /// `SO_BINDTODEVICE`.
+    pub(crate) device: Option<&'a str>,
     /// Idle time before the first of three probes; zero turns them off.
     pub(crate) keepalive: Duration,
     /// Time between probes.

@@ -4,17 +4,17 @@ use rand::RngExt;
 
 use super::{
     client::{Side, State, owner},
+    connector::{Advance, Connector, Failure, Ready},
     relay::Relay,
     shard::Shard,
 };
 use crate::{
     engine::{Buf, SocketId},
     policy::{
-        Millis,
         end::SessionEnd,
         handshake::Accepted,
         meter::{Direction, Meter},
-        upstream::{Dial, Step, is_hard_error},
+        upstream::{Dial, Step},
     },
     proto::{dc::Resolved, obfuscated2::dc_header},
 };
@@ -22,7 +22,7 @@ use crate::{
 /// A client whose DC is being reached.
 pub(super) struct Dialing {
     dial: Dial,
-    socket: SocketId,
+    connector: Connector,
     /// The DC header and what the client sent since, already encrypted for the DC.
     pending: Vec<u8>,
     relay: Box<Relay>,
@@ -64,11 +64,11 @@ impl Shard {
             self.note_unknown_dc(wanted.0);
             return self.end(key, SessionEnd::UnknownDc);
         };
-        let dial = self.upstream.dial(&found, &settings.upstream, self.now);
+        let dial = Dial::new(found.dc, self.now);
         let known = found.known;
         session.state = State::Dialing(Box::new(Dialing {
             dial,
-            socket: SocketId::NONE,
+            connector: Connector::NONE,
             pending,
             relay,
             client_ended: accepted.ended,
@@ -88,11 +88,17 @@ impl Shard {
     }
 
     fn try_connect(&mut self, key: u32) {
-        let Some(dialing) = self.dialing(key) else {
+        self.upstream.follow(&self.board, self.now);
+        let draw = self.rng.random_range(0.0..1.0);
+        let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
-        let settings = dialing.2;
-        let step = dialing.0.dial.connect(&settings.upstream, dialing.1);
+        let State::Dialing(dialing) = &mut session.state else {
+            return;
+        };
+        let step =
+            self.upstream
+                .connect(&mut dialing.dial, &self.settings.upstream, self.now, draw);
         self.take_step(key, step);
     }
 
@@ -101,18 +107,18 @@ impl Shard {
         // Ends: each round uses up an attempt or an address family.
         loop {
             match step {
-                Step::Connect(addr, until) => {
+                Step::Connect(hop) => {
                     self.upstream_counters.connect_attempt_total += 1;
-                    match self.engine.connect(addr, owner(key, Side::Dc)) {
-                        Ok(socket) => {
-                            if let Some((dialing, ..)) = self.dialing(key) {
-                                dialing.socket = socket;
+                    let owner = owner(key, Side::Dc);
+                    match self.connect_through(hop.route, hop.addr, owner, None) {
+                        Ok(connector) => {
+                            if let Some(dialing) = self.dialing(key) {
+                                dialing.connector = connector;
                             }
-                            return self.set_deadline(key, until);
+                            return self.set_deadline(key, hop.until);
                         }
-                        Err(error) => {
-                            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                            let Some(next) = self.next_step(key, errno) else {
+                        Err(failure) => {
+                            let Some(next) = self.next_step(key, failure) else {
                                 return;
                             };
                             step = next;
@@ -125,82 +131,156 @@ impl Shard {
         }
     }
 
-    fn next_step(&mut self, key: u32, errno: i32) -> Option<Step> {
-        let jitter = self.rng.random_range(0.0..0.5);
-        let (dialing, now, settings) = self.dialing(key)?;
-        dialing.socket = SocketId::NONE;
-        let (dc, addr) = (dialing.dial.dc, dialing.dial.addr());
-        let step = dialing.dial.failed(errno, &settings.upstream, now, jitter);
-        if let Some(addr) = addr {
-            self.upstream.learn(dc, addr, None, now);
-        }
-        if step == Step::Fail && settings.upstream.failfast_hard_errors && is_hard_error(errno) {
-            self.upstream_counters.connect_failfast_hard_error_total += 1;
+    fn next_step(&mut self, key: u32, failure: Failure) -> Option<Step> {
+        let draws = (
+            self.rng.random_range(0.0..0.5),
+            self.rng.random_range(0.0..1.0),
+        );
+        let now = self.now;
+        let session = self.sessions.get_mut(key as usize)?;
+        let State::Dialing(dialing) = &mut session.state else {
+            return None;
+        };
+        dialing.connector = Connector::NONE;
+        let dial = &mut dialing.dial;
+        let (route, dc) = (dial.route(), dial.dc());
+        tracing::debug!(?route, dc, %failure, "not connected");
+        let settings = &self.settings.upstream;
+        let step = self
+            .upstream
+            .failed(dial, failure.cause(), settings, now, draws);
+        if let Some(route) = route {
+            self.connect_failed(route);
         }
         Some(step)
     }
 
-    /// A connect failed.
+    /// A connect failed; its socket is gone.
     pub(super) fn dc_refused(&mut self, key: u32, errno: i32) {
-        if let Some(step) = self.next_step(key, errno) {
-            self.take_step(key, step);
+        if let Some(dialing) = self.dialing(key) {
+            let failure = dialing.connector.refused(errno);
+            self.connect_lost(key, failure);
         }
     }
 
     /// A connect took too long, or a pause is over.
     pub(super) fn dial_expired(&mut self, key: u32) {
-        let Some((dialing, ..)) = self.dialing(key) else {
+        let Some(dialing) = self.dialing(key) else {
             return;
         };
-        let socket = dialing.socket;
-        if socket == SocketId::NONE {
+        if dialing.connector.socket() == SocketId::NONE {
             return self.try_connect(key);
         }
-        self.engine.close(socket);
-        self.dc_refused(key, 0);
+        let failure = dialing.connector.refused(0);
+        self.connect_lost(key, failure);
+    }
+
+    /// A connect is given up: what there is of it is closed, and the next one is tried.
+    fn connect_lost(&mut self, key: u32, failure: Failure) {
+        if let Some(dialing) = self.dialing(key) {
+            let socket = dialing.connector.socket();
+            self.engine.close(socket);
+        }
+        if let Some(step) = self.next_step(key, failure) {
+            self.take_step(key, step);
+        }
     }
 
     fn dial_failed(&mut self, key: u32) {
-        let Some((dialing, now, settings)) = self.dialing(key) else {
+        let now = self.now;
+        let Some(dialing) = self.dialing(key) else {
             return;
         };
         let dial = dialing.dial.clone();
         dial.count(false, now, &mut self.upstream_counters);
-        self.upstream.cycle_ended(false, &settings.upstream);
-        tracing::debug!(dc = dial.dc, "no address answers");
+        tracing::debug!(
+            dc = dial.dc(),
+            fast = dial.has_failed_fast(),
+            "no way leads to it"
+        );
         self.end(key, SessionEnd::DcUnreachable);
     }
 
-    /// The DC is there: header and first bytes leave in one write, and the relay begins.
+    /// The first hop is there.
     pub(super) fn dc_connected(&mut self, key: u32, socket: SocketId) {
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return self.engine.close(socket);
         };
-        let State::Dialing(dialing) = std::mem::replace(&mut session.state, State::Refused) else {
+        let State::Dialing(dialing) = &mut session.state else {
             debug_assert!(false, "a connect outlived its dial");
             self.engine.close(socket);
             return self.end(key, SessionEnd::Internal);
         };
+        let routes = &self.settings.upstream.routes;
+        let advance = dialing.connector.connected(&mut self.engine, routes);
+        self.dial_advanced(key, advance, None);
+    }
+
+    /// Bytes of the first hop before the stream begins.
+    pub(super) fn dial_answer(&mut self, key: u32, buf: Buf) {
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        let State::Dialing(dialing) = &mut session.state else {
+            return;
+        };
+        let routes = &self.settings.upstream.routes;
+        let connector = &mut dialing.connector;
+        let advance = connector.received(&mut self.engine, routes, buf.bytes());
+        self.dial_advanced(key, advance, Some(buf));
+    }
+
+    /// The first hop hung up before the stream began; whether that concerned a dial at all.
+    pub(super) fn dial_cut_off(&mut self, key: u32) -> bool {
+        let dials = self.dialing(key).is_some();
+        if dials {
+            self.connect_lost(key, Failure::HungUp);
+        }
+        dials
+    }
+
+    fn dial_advanced(&mut self, key: u32, advance: Result<Advance, Failure>, buf: Option<Buf>) {
+        match advance {
+            Ok(Advance::Wait) => {}
+            Ok(Advance::Ready(Ready { rest, .. })) => {
+                self.dc_reached(key);
+                if let Some(mut buf) = buf
+                    && rest > 0
+                {
+                    buf.skip(buf.len().saturating_sub(rest));
+                    self.relay_down(key, buf);
+                }
+            }
+            Err(failure) => self.connect_lost(key, failure),
+        }
+    }
+
+    /// The DC is there: header and first bytes leave in one write, and the relay begins.
+    fn dc_reached(&mut self, key: u32) {
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        let State::Dialing(dialing) = std::mem::replace(&mut session.state, State::Refused) else {
+            debug_assert!(false, "only a dial is connected");
+            return self.end(key, SessionEnd::Internal);
+        };
         let Dialing {
             dial,
+            connector,
             pending,
             mut relay,
             client_ended,
             paused,
-            ..
         } = *dialing;
+        let socket = connector.socket();
         let client = session.client;
         relay.dc = socket;
         relay.last_active = self.now;
         let _ = relay.up.is_paid(self.now);
         let open = relay.up.is_open();
         session.state = State::Relay(relay);
-        if let Some(addr) = dial.addr() {
-            self.upstream
-                .learn(dial.dc, addr, Some(dial.attempt_ms(self.now)), self.now);
-        }
+        self.upstream.reached(&dial, self.now);
         dial.count(true, self.now, &mut self.upstream_counters);
-        self.upstream.cycle_ended(true, &self.settings.upstream);
         self.totals.core.sessions_total += 1;
         self.engine.send_bytes(socket, pending.into_boxed_slice());
         self.engine.resume(socket);
@@ -252,12 +332,9 @@ impl Shard {
         }
     }
 
-    fn dialing(
-        &mut self,
-        key: u32,
-    ) -> Option<(&mut Dialing, Millis, std::rc::Rc<crate::settings::Settings>)> {
+    fn dialing(&mut self, key: u32) -> Option<&mut Dialing> {
         match &mut self.sessions.get_mut(key as usize)?.state {
-            State::Dialing(dialing) => Some((dialing, self.now, self.settings.clone())),
+            State::Dialing(dialing) => Some(dialing),
             _ => None,
         }
     }
@@ -273,7 +350,7 @@ impl Shard {
 impl Dialing {
     /// The connect in flight, to be closed with the session.
     pub(super) fn socket(&self) -> SocketId {
-        self.socket
+        self.connector.socket()
     }
 
     /// The relay it was to become.

@@ -3,6 +3,7 @@
 
 mod accept;
 mod client;
+mod connector;
 mod control;
 mod dial;
 mod doors;

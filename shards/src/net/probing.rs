@@ -1,12 +1,23 @@
-//! Health probes: a TCP connect to every DC in every allowed family, now and then.
+//! Health probes: a TCP connect through every route to every DC in every allowed family, now and
+//! then.
 //!
-//! The first shard probes for the process; what it learns shows in its row and, merged, in the
-//! API. Source: protocol.md 9.5, 9.6.
+//! The first shard probes for the process and tells the others by the [`Board`]. Source:
+//! protocol.md 9.5, 9.6.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use super::shard::Shard;
-use crate::{engine::SocketId, policy::Millis, settings::Settings};
+use super::{
+    connector::{Advance, Connector, Failure},
+    shard::Shard,
+};
+use crate::{
+    engine::{Buf, SocketId},
+    policy::{
+        Millis,
+        upstream::{Board, Probed},
+    },
+    settings::Settings,
+};
 
 /// The present round of probes and when the next begins.
 #[derive(Debug, Default)]
@@ -15,20 +26,41 @@ pub(super) struct Probing {
     next_round: Option<Millis>,
     round: Vec<Probe>,
     round_until: Millis,
+    /// Rounds begun.
+    rounds: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Probe {
-    dc: i16,
-    addr: SocketAddr,
-    socket: SocketId,
+    /// What is tried, and how long it took.
+    tried: Probed,
+    connector: Connector,
     started: Millis,
-    /// How it ended; `None` while it runs.
-    answered: Option<bool>,
+    /// It has ended, one way or the other.
+    over: bool,
 }
 
 /// Limit of one probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
+/// The same for those at the start.
+const FIRST_PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// An empty board for all that is to be probed: the first address of each family of each DC
+/// through each route that may use it.
+pub(super) fn board(settings: &Settings) -> Board {
+    let upstream = &settings.upstream;
+    let targets = upstream.dcs.probe_targets();
+    let routes = upstream.routes.iter().enumerate();
+    Board::new(routes.flat_map(|(index, route)| {
+        targets.iter().flat_map(move |target| {
+            let v4 = target.v4.first().filter(|_| route.ipv4);
+            let v6 = target.v6.first().filter(|_| route.ipv6);
+            v4.into_iter()
+                .chain(v6)
+                .map(move |addr| (index, target.dc, *addr))
+        })
+    }))
+}
 
 impl Probing {
     /// Probes on the first shard only, if at all.
@@ -83,40 +115,75 @@ impl Shard {
     }
 
     fn begin_round(&mut self) {
-        let upstream = &self.settings.upstream;
-        let mut targets = Vec::new();
-        for target in upstream.dcs.probe_targets() {
-            let v4 = target.v4.first().filter(|_| upstream.ipv4);
-            let v6 = target.v6.first().filter(|_| upstream.ipv6);
-            targets.extend(v4.into_iter().chain(v6).map(|addr| (target.dc, *addr)));
-        }
+        let limit = match self.probing.rounds {
+            0 => FIRST_PROBE_LIMIT,
+            _ => PROBE_LIMIT,
+        };
+        self.probing.rounds += 1;
         self.probing.next_round = Some(self.now.after(self.probing.every));
-        self.probing.round_until = self.now.after(PROBE_LIMIT);
-        for (dc, addr) in targets {
+        self.probing.round_until = self.now.after(limit);
+        let board = std::sync::Arc::clone(&self.board);
+        for (route, dc, addr) in board.places() {
             let key = u32::try_from(self.probing.round.len()).unwrap_or(u32::MAX);
-            let socket = self.engine.connect(addr, Self::probe_owner(key));
+            let index = u16::try_from(route).unwrap_or(u16::MAX);
+            let connector = self.connect_through(index, addr, Self::probe_owner(key), None);
+            let failed = connector.is_err();
             self.probing.round.push(Probe {
-                dc,
-                addr,
-                socket: socket.as_ref().map_or(SocketId::NONE, |socket| *socket),
+                tried: Probed {
+                    route,
+                    dc,
+                    addr,
+                    took_ms: None,
+                },
+                connector: connector.unwrap_or(Connector::NONE),
                 started: self.now,
-                answered: None,
+                over: false,
             });
-            if socket.is_err() {
+            if failed {
                 self.settle(key, false);
             }
         }
         self.end_round_if_done();
     }
 
-    /// A DC answered: that is all we wanted to know.
-    pub(super) fn probe_answered(&mut self, key: u32, socket: SocketId) {
-        self.engine.close(socket);
-        self.settle(key, true);
-        self.end_round_if_done();
+    /// The first hop is there.
+    pub(super) fn probe_connected(&mut self, key: u32, socket: SocketId) {
+        let Some(probe) = self.probing.round.get_mut(key as usize) else {
+            return self.engine.close(socket);
+        };
+        let routes = &self.settings.upstream.routes;
+        let advance = probe.connector.connected(&mut self.engine, routes);
+        self.probe_advanced(key, advance);
     }
 
-    /// A DC did not answer.
+    /// Bytes of the first hop.
+    pub(super) fn probe_bytes(&mut self, key: u32, buf: &Buf) {
+        let Some(probe) = self.probing.round.get_mut(key as usize) else {
+            return;
+        };
+        let routes = &self.settings.upstream.routes;
+        let advance = probe
+            .connector
+            .received(&mut self.engine, routes, buf.bytes());
+        self.probe_advanced(key, advance);
+    }
+
+    fn probe_advanced(&mut self, key: u32, advance: Result<Advance, Failure>) {
+        match advance {
+            Ok(Advance::Wait) => {}
+            // The DC answered: that is all we wanted to know.
+            Ok(Advance::Ready(_)) => {
+                self.settle(key, true);
+                self.end_round_if_done();
+            }
+            Err(failure) => {
+                tracing::debug!(%failure, "a probe failed");
+                self.probe_failed(key);
+            }
+        }
+    }
+
+    /// A DC did not answer, or the way to it failed.
     pub(super) fn probe_failed(&mut self, key: u32) {
         self.settle(key, false);
         self.end_round_if_done();
@@ -126,40 +193,37 @@ impl Shard {
         let Some(probe) = self.probing.round.get_mut(key as usize) else {
             return;
         };
-        probe.answered = Some(answered);
-        let took = answered.then(|| self.now.since(probe.started));
-        self.upstream.learn(probe.dc, probe.addr, took, self.now);
+        probe.over = true;
+        let socket = std::mem::replace(&mut probe.connector, Connector::NONE).socket();
+        probe.tried.took_ms = answered.then(|| self.now.since(probe.started));
+        self.upstream.learn(&probe.tried, self.now);
+        self.engine.close(socket);
     }
 
     fn end_round_if_done(&mut self) {
-        if self
-            .probing
-            .round
-            .iter()
-            .all(|probe| probe.answered.is_some())
-        {
+        if self.probing.round.iter().all(|probe| probe.over) {
             self.end_round();
         }
     }
 
     fn end_round(&mut self) {
+        let open = self.probing.round.iter().enumerate();
+        let open: Vec<usize> = open
+            .filter(|(_, probe)| !probe.over)
+            .map(|(key, _)| key)
+            .collect();
+        for key in open {
+            self.settle(u32::try_from(key).unwrap_or(u32::MAX), false);
+        }
         let round = std::mem::take(&mut self.probing.round);
-        for probe in &round {
-            if probe.answered.is_none() {
-                self.engine.close(probe.socket);
-                self.upstream.learn(probe.dc, probe.addr, None, self.now);
+        let round: Vec<Probed> = round.iter().map(|probe| probe.tried).collect();
+        let routes = self.settings.upstream.routes.len();
+        for route in 0..routes {
+            let failed = |probed: &&Probed| probed.route == route && probed.took_ms.is_none();
+            if round.iter().any(|probed| failed(&probed)) {
+                self.connect_failed(u16::try_from(route).unwrap_or(u16::MAX));
             }
         }
-        let mut tried: Vec<i16> = round.iter().map(|probe| probe.dc).collect();
-        tried.dedup();
-        let answers = |dc: &&i16| {
-            round
-                .iter()
-                .any(|p| p.dc == **dc && p.answered == Some(true))
-        };
-        let answered = tried.iter().filter(answers).count();
-        if !tried.is_empty() {
-            self.upstream.probed(answered, tried.len());
-        }
+        self.upstream.publish(&round, &self.board);
     }
 }

@@ -176,7 +176,7 @@ impl Shard {
             ..
         }) = self.sessions.get_mut(key as usize)
         else {
-            return;
+            return self.dial_answer(key, buf);
         };
         if relay.dc_ended {
             // Our end is said, or about to be: what was still on its way is too late.
@@ -280,6 +280,7 @@ impl Shard {
             ..
         }) = self.sessions.get_mut(key as usize)
         else {
+            self.dial_cut_off(key);
             return;
         };
         relay.dc_ended = true;
@@ -301,7 +302,10 @@ impl Shard {
             ..
         }) = self.sessions.get_mut(key as usize)
         else {
-            return self.end(key, SessionEnd::Done);
+            if !self.dial_cut_off(key) {
+                self.end(key, SessionEnd::Done);
+            }
+            return;
         };
         let dc = std::mem::replace(&mut relay.dc, SocketId::NONE);
         let told = relay.dc_ended;

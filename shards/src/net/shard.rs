@@ -18,6 +18,7 @@ use slab::Slab;
 use super::{
     accept::Notes,
     client::{Session, Side, State, owner, unpack},
+    connector::Way,
     control::Applied,
     doors::{Door, Doors},
     mailbox::{Inbox, Order, Question},
@@ -41,7 +42,7 @@ use crate::{
         permits::Permits,
         replay::ReplayStore,
         timer::Timers,
-        upstream::Upstream,
+        upstream::{Board, Upstreams},
         users::{Hints, UserTable},
     },
     settings::{HotSettings, NameTable, Parking, Settings},
@@ -66,7 +67,11 @@ pub(super) struct Shard {
     pub(super) sessions: Slab<Session>,
     pub(super) sources: Sources,
     pub(super) hints: Hints,
-    pub(super) upstream: Upstream,
+    pub(super) upstream: Upstreams,
+    /// What the probing shard finds.
+    pub(super) board: Arc<Board>,
+    /// What is remembered of each route between connects.
+    pub(super) ways: Vec<Way>,
     pub(super) probing: Probing,
     pub(super) totals: Totals,
     pub(super) telemetry: Switch,
@@ -117,6 +122,7 @@ pub(super) struct Parts {
     pub(super) applied: Applied,
     pub(super) replay: Arc<ReplayStore>,
     pub(super) permits: Arc<Permits>,
+    pub(super) board: Arc<Board>,
     /// The zero of all shards' clocks: what they share has times in it.
     pub(super) started: Instant,
     /// Where reports about middle proxies go.
@@ -151,9 +157,13 @@ impl Shard {
             [port] => Some(*port),
             _ => None,
         };
+        let routes = parts.settings.upstream.routes.len();
         let mut shard = Self {
             index: parts.index,
             probing: Probing::new(&parts.settings, parts.index),
+            upstream: Upstreams::new(routes),
+            board: parts.board,
+            ways: (0..routes).map(|_| Way::default()).collect(),
             settings: Rc::new(parts.settings),
             engine,
             counts_users: parts.hot.telemetry.user,
@@ -169,7 +179,6 @@ impl Shard {
             sessions: Slab::new(),
             sources: Sources::default(),
             hints: Hints::default(),
-            upstream: Upstream::default(),
             totals: Totals::default(),
             telemetry: Switch::default(),
             upstream_counters: UpstreamCounters::default(),
@@ -270,12 +279,12 @@ impl Shard {
                 (key, Side::Client) => self.client_bytes(key, buf),
                 (key, Side::Me) => self.me_bytes(key, buf),
                 (key, Side::Mask) => self.splice_bytes(key, Side::Mask, buf),
-                (_, Side::Probe) => drop(buf),
+                (key, Side::Probe) => self.probe_bytes(key, &buf),
             },
             Event::Accepted { socket, listener } => self.accepted(socket, listener),
             Event::AcceptFailed { listener, errno } => self.rest(listener, errno),
             Event::Connected { owner, socket } => match unpack(owner) {
-                (key, Side::Probe) => self.probe_answered(key, socket),
+                (key, Side::Probe) => self.probe_connected(key, socket),
                 (key, Side::Me) => self.me_connected(key, socket),
                 (key, Side::Mask) => self.mask_connected(key, socket),
                 (key, _) => self.dc_connected(key, socket),
@@ -291,7 +300,7 @@ impl Shard {
                 (key, Side::Dc) => self.dc_ended(key),
                 (key, Side::Me) => self.me_ended(key),
                 (key, Side::Mask) => self.splice_ended(key, Side::Mask),
-                (_, Side::Probe) => {}
+                (key, Side::Probe) => self.probe_failed(key),
             },
             Event::Failed { owner, errno } => {
                 let (key, side) = unpack(owner);
@@ -301,7 +310,7 @@ impl Shard {
                     Side::Dc => self.dc_failed(key),
                     Side::Me => self.me_broke(key),
                     Side::Mask => self.splice_broke(key, Side::Mask),
-                    Side::Probe => {}
+                    Side::Probe => self.probe_failed(key),
                 }
             }
             Event::Writable { owner } => {

@@ -15,6 +15,7 @@ use super::{
     control::{Applied, Control, Globals},
     listen::{Bound, Opened, bind_all},
     mailbox::{Mailbox, Order},
+    probing::board,
     shard::{Parts, Shard},
 };
 use crate::{
@@ -157,6 +158,7 @@ pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
         settings.replay.entries,
         settings.replay.window,
     ));
+    let board = Arc::new(board(&settings));
     let directory = Directory::new(&settings.users);
     let hot = Arc::new(settings.hot.clone());
     let nets = Arc::new(NetTable::new(&hot.net_rates, &NetTable::default()));
@@ -191,6 +193,7 @@ pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
             nets: Arc::clone(&nets),
             applied: Arc::clone(&applied),
             started,
+            board: Arc::clone(&board),
             replay: Arc::clone(&replay),
             permits: Arc::clone(&permits),
             report: report.clone(),

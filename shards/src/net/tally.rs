@@ -118,6 +118,7 @@ impl Shard {
 
     /// A copy of everything, for whoever asked.
     pub(super) fn snapshot(&mut self) -> ShardSnapshot {
+        self.upstream.follow(&self.board, self.now);
         let now = self.counted();
         let shown = self.telemetry.shown(&now);
         let mut snapshot = ShardSnapshot {
@@ -134,7 +135,7 @@ impl Shard {
             failures_by_stage: shown.failures_by_stage,
             users: self.user_rows.clone(),
             user_ips: self.sources.rows(self.now, self.hot.addresses.window),
-            upstreams: vec![self.upstream.row(self.now)],
+            upstreams: self.upstream.rows(self.now),
             accepting: self.doors.is_accepting(),
             sessions_direct: now.core.sessions_current,
             ..ShardSnapshot::default()

@@ -1,383 +1,272 @@
-//! The way out: which address of a DC is tried next, how long, and how healthy the route is.
+//! The ways out: which route and address of a DC are tried next, how long, and how healthy the
+//! routes are.
 //!
-//! Source: protocol.md 9.5, 9.6.
+//! [`Upstreams`] is what one shard has learned of all routes; [`Dial`] is one client's connect
+//! over all its attempts; [`Board`] carries what the probing shard found to the others.
+//!
+//! Not here: sockets and SOCKS (`net/connector`). Source: protocol.md 9.5, 9.6.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+mod board;
+mod dial;
+mod route;
+#[cfg(test)]
+mod tests;
 
+use std::net::SocketAddr;
+
+pub(crate) use self::{
+    board::Board,
+    dial::{Cause, Dial, Step},
+};
+use self::{dial::Failed, route::Route};
 use super::Millis;
 use crate::{
-    control::{DcRow, FamilyState, UpstreamRow},
-    counters::UpstreamCounters,
-    proto::dc::DcAddrs,
-    settings::UpstreamSettings,
+    control::UpstreamRow,
+    proto::dc::{DcAddrs, DcId, Resolved},
+    settings::{RouteSettings, UpstreamSettings},
 };
 
-/// The direct route of one shard: what it has learned.
-#[derive(Debug, Default)]
-pub(crate) struct Upstream {
-    dcs: BTreeMap<i16, Dc>,
-    fails: u32,
-    unhealthy: bool,
-    last_check: Option<Millis>,
+/// All routes of one shard: what it has learned of them.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    routes: Vec<Route>,
+    /// What was taken over from the board.
+    board_version: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Dc {
-    latency_ema_ms: Option<f64>,
-    v4: FamilyState,
-    v6: FamilyState,
-}
-
-/// One client's connect to its DC, over all attempts.
-#[derive(Clone, Debug)]
-pub(crate) struct Dial {
-    /// Row the addresses come from.
-    pub(crate) dc: i16,
-    addrs: Vec<SocketAddr>,
-    next: usize,
-    attempts: u32,
-    started: Millis,
-    attempt_started: Millis,
-    /// Set when the first attempt failed: everything after it has to fit.
-    budget_until: Option<Millis>,
-}
-
-/// What to do next for a client that waits for its DC.
+/// How a probe of one address ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Connect, and give up by then.
-    Connect(SocketAddr, Millis),
-    /// Ask again at that time.
-    Pause(Millis),
-    /// Give up.
-    Fail,
+pub(crate) struct Probed {
+    /// Which route it went through.
+    pub(crate) route: usize,
+    /// Row of the DC.
+    pub(crate) dc: i16,
+    /// The address.
+    pub(crate) addr: SocketAddr,
+    /// How long the connect took, milliseconds; `None` when it failed.
+    pub(crate) took_ms: Option<u64>,
 }
 
-/// New samples of a latency average weigh so much.
-const EMA_WEIGHT: f64 = 0.3;
-/// A probe round needs so many answers, or all where there are fewer DCs.
+/// A probe round needs so many answers, or all where fewer DCs are tried.
 const PROBE_ANSWERS_MIN: usize = 3;
+/// What a latency is taken for before the first sample, milliseconds.
+const LATENCY_UNKNOWN_MS: f64 = 1_000.0;
 
-impl Upstream {
-    /// Starts a client's connect. The addresses of a family known to fail come last.
-    pub(crate) fn dial(&self, dc: &DcAddrs<'_>, settings: &UpstreamSettings, now: Millis) -> Dial {
-        let row = self.dcs.get(&dc.dc).copied().unwrap_or_default();
-        let mut families = Vec::with_capacity(2);
-        if settings.ipv4 {
-            families.push((row.v4 == FamilyState::Fails, settings.prefer_ipv6, false));
+impl Upstreams {
+    /// Nothing learned yet.
+    pub(crate) fn new(routes: usize) -> Self {
+        Self {
+            routes: (0..routes).map(|_| Route::default()).collect(),
+            board_version: 0,
         }
-        if settings.ipv6 {
-            families.push((row.v6 == FamilyState::Fails, !settings.prefer_ipv6, true));
+    }
+
+    /// The route for a client's next attempt to reach this DC; `draw` is from 0.0..1.0. Those it
+    /// has failed on are taken only when there is no other. `None`: no route may be taken at all.
+    fn pick(
+        &self,
+        dc: &DcAddrs<'_>,
+        settings: &[RouteSettings],
+        dial: &Dial,
+        draw: f64,
+    ) -> Option<u16> {
+        let fits = |route: &RouteSettings| {
+            let (v4, v6) = (dc.v4().next().is_some(), dc.v6().next().is_some());
+            route.serves(None) && ((route.ipv4 && v4) || (route.ipv6 && v6))
+        };
+        if let [only] = settings {
+            // The usual case costs nothing.
+            return fits(only).then_some(0);
         }
-        families.sort_unstable();
-        let mut addrs = Vec::new();
-        for (_, _, v6) in families {
-            if v6 {
-                addrs.extend(dc.v6())
-            } else {
-                addrs.extend(dc.v4())
-            }
-        }
-        Dial {
-            dc: dc.dc,
-            addrs,
-            next: 0,
-            attempts: 0,
-            started: now,
-            attempt_started: now,
-            budget_until: None,
-        }
+        let all = || (0..).zip(self.routes.iter().zip(settings));
+        let fitting = || all().filter(|(_, (_, set))| fits(set));
+        let healthy = || fitting().filter(|(_, (route, _))| !route.is_unhealthy());
+        let is_new = |index: &u16| !dial.has_tried(*index);
+        let weigh = |(index, (route, set)): (u16, (&Route, &RouteSettings))| {
+            let latency = route.latency_ms(dc.dc).unwrap_or(LATENCY_UNKNOWN_MS);
+            (index, f64::from(set.weight) * 1_000.0 / latency.max(1.0))
+        };
+        // Better one that has failed someone else than one that has just failed this client.
+        draw_from(
+            healthy().filter(|(index, _)| is_new(index)).map(weigh),
+            draw,
+        )
+        .or_else(|| {
+            draw_from(
+                fitting().filter(|(index, _)| is_new(index)).map(weigh),
+                draw,
+            )
+        })
+        .or_else(|| draw_from(healthy().map(weigh), draw))
+        .or_else(|| draw_from(fitting().map(weigh), draw))
     }
 
     /// Takes in how a connect or probe of one address ended.
-    pub(crate) fn learn(&mut self, dc: i16, addr: SocketAddr, took_ms: Option<u64>, now: Millis) {
-        self.last_check = Some(now);
-        let row = self.dcs.entry(dc).or_default();
-        let state = if took_ms.is_some() {
-            FamilyState::Works
-        } else {
-            FamilyState::Fails
-        };
-        if addr.is_ipv4() {
-            row.v4 = state
-        } else {
-            row.v6 = state
-        }
-        if let Some(ms) = took_ms {
-            #[expect(clippy::cast_precision_loss, reason = "milliseconds of a connect")]
-            let sample = ms as f64;
-            let ema = row
-                .latency_ema_ms
-                .map_or(sample, |ema| ema + EMA_WEIGHT * (sample - ema));
-            row.latency_ema_ms = Some(ema);
+    pub(crate) fn learn(&mut self, probed: &Probed, now: Millis) {
+        if let Some(route) = self.routes.get_mut(probed.route) {
+            route.learn(probed.dc, probed.addr.is_ipv6(), probed.took_ms, now);
         }
     }
 
-    /// A client reached its DC, or did not after all attempts.
-    pub(crate) fn cycle_ended(&mut self, reached: bool, settings: &UpstreamSettings) {
-        if reached {
-            self.fails = 0;
-            self.unhealthy = false;
-        } else {
-            self.fails = self.fails.saturating_add(1);
-            self.unhealthy |= self.fails >= settings.unhealthy_fails;
-        }
-    }
-
-    /// A round of probes is over.
-    pub(crate) fn probed(&mut self, answered: usize, tried: usize) {
-        let healthy = tried > 0 && answered >= PROBE_ANSWERS_MIN.min(tried);
-        self.unhealthy = !healthy;
-        if healthy {
-            self.fails = 0;
-        }
-    }
-
-    /// What the API shows.
-    pub(crate) fn row(&self, now: Millis) -> UpstreamRow {
-        let dcs = self.dcs.iter().map(|(dc, row)| DcRow {
-            dc: *dc,
-            latency_ema_ms: row.latency_ema_ms,
-            v4: row.v4,
-            v6: row.v6,
-        });
-        UpstreamRow {
-            healthy: !self.unhealthy,
-            fails: self.fails,
-            last_check_ms: self.last_check.map(|at| now.since(at)),
-            dcs: dcs.collect(),
-        }
-    }
-}
-
-impl Dial {
-    /// The next connect. To be called at the start and when a pause is over.
-    pub(crate) fn connect(&mut self, settings: &UpstreamSettings, now: Millis) -> Step {
-        let Some(addr) = self.addr() else {
-            return Step::Fail;
-        };
-        let mut until = now.after(settings.connect_timeout);
-        if let Some(budget) = self.budget_until {
-            until = until.min(budget);
-        }
-        self.attempts += 1;
-        self.attempt_started = now;
-        Step::Connect(addr, until)
-    }
-
-    /// The address now tried.
-    pub(crate) fn addr(&self) -> Option<SocketAddr> {
-        self.addrs.get(self.next % self.addrs.len().max(1)).copied()
-    }
-
-    /// How long the present attempt has taken, milliseconds.
-    pub(crate) fn attempt_ms(&self, now: Millis) -> u64 {
-        now.since(self.attempt_started)
-    }
-
-    /// An attempt failed; `errno` is 0 for a time-out. `jitter` is drawn from 0.0..0.5.
-    pub(crate) fn failed(
+    /// The next connect of a dial. To be called at its start and when a pause is over; `draw` is
+    /// from 0.0..1.0.
+    pub(crate) fn connect(
         &mut self,
-        errno: i32,
+        dial: &mut Dial,
         settings: &UpstreamSettings,
         now: Millis,
-        jitter: f64,
+        draw: f64,
     ) -> Step {
-        let family = self.addr().map(|addr| addr.is_ipv4());
-        self.next += 1;
-        let budget = *self
-            .budget_until
-            .get_or_insert(now.after(settings.connect_budget));
-        // No route in this family: the other one, at once and within the same attempt.
-        let other_left = self.next < self.addrs.len()
-            && self
-                .addrs
-                .iter()
-                .skip(self.next)
-                .any(|addr| Some(addr.is_ipv4()) != family);
-        if is_family_error(errno) && other_left {
-            while self.addr().map(|addr| addr.is_ipv4()) == family {
-                self.next += 1;
+        if dial.is_over(settings, now) {
+            return self.give_up(dial, settings);
+        }
+        if dial.wants_route() {
+            let Resolved::Found(dc) = settings.dcs.resolve(DcId(dial.dc())) else {
+                return self.give_up(dial, settings);
+            };
+            let Some(index) = self.pick(&dc, &settings.routes, dial, draw) else {
+                return self.give_up(dial, settings);
+            };
+            if let Some(last) = dial.route().filter(|last| *last != index) {
+                self.count_failure(last, dial, settings);
             }
-            self.attempts = self.attempts.saturating_sub(1);
-            return self.connect(settings, now);
-        }
-        if settings.failfast_hard_errors && is_hard_error(errno) {
-            return Step::Fail;
-        }
-        let pause = settings.connect_backoff.mul_f64(1.0 + jitter);
-        let again = now.after(pause);
-        if self.attempts > settings.connect_retries || again >= budget {
-            return Step::Fail;
-        }
-        if pause < Duration::from_millis(1) {
-            return self.connect(settings, now);
-        }
-        Step::Pause(again)
-    }
-
-    /// Counts the outcome of all attempts together.
-    pub(crate) fn count(&self, reached: bool, now: Millis, counters: &mut UpstreamCounters) {
-        let c = counters;
-        let ms = now.since(self.started);
-        *match self.attempts {
-            0 | 1 => &mut c.connect_attempts_bucket_1,
-            2 => &mut c.connect_attempts_bucket_2,
-            3 | 4 => &mut c.connect_attempts_bucket_3_4,
-            5.. => &mut c.connect_attempts_bucket_gt_4,
-        } += 1;
-        if reached {
-            c.connect_success_total += 1;
-            *match ms {
-                0..=100 => &mut c.connect_duration_success_bucket_le_100ms,
-                101..=500 => &mut c.connect_duration_success_bucket_101_500ms,
-                501..=1000 => &mut c.connect_duration_success_bucket_501_1000ms,
-                1001.. => &mut c.connect_duration_success_bucket_gt_1000ms,
-            } += 1;
-        } else {
-            c.connect_fail_total += 1;
-            *match ms {
-                0..=100 => &mut c.connect_duration_fail_bucket_le_100ms,
-                101..=500 => &mut c.connect_duration_fail_bucket_101_500ms,
-                501..=1000 => &mut c.connect_duration_fail_bucket_501_1000ms,
-                1001.. => &mut c.connect_duration_fail_bucket_gt_1000ms,
-            } += 1;
-        }
-    }
-}
-
-/// The family has no way out: trying its other addresses is useless.
-fn is_family_error(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL
-    )
-}
-
-/// An error that does not pass by itself.
-pub(crate) fn is_hard_error(errno: i32) -> bool {
-    is_family_error(errno) || matches!(errno, libc::EACCES | libc::EPERM | libc::EINVAL)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        proto::dc::{DcId, DcTable, Resolved},
-        settings::RouteSettings,
-    };
-
-    fn settings() -> UpstreamSettings {
-        UpstreamSettings {
-            dcs: DcTable::builtin(),
-            ipv4: true,
-            ipv6: true,
-            prefer_ipv6: false,
-            routes: vec![RouteSettings::direct(true, true, false)],
-            fast_mode: true,
-            connect_timeout: Duration::from_secs(10),
-            connect_retries: 2,
-            connect_backoff: Duration::from_millis(100),
-            connect_budget: Duration::from_secs(3),
-            failfast_hard_errors: false,
-            unhealthy_fails: 2,
-            probe_every: Duration::ZERO,
-        }
-    }
-
-    fn dial(upstream: &Upstream, settings: &UpstreamSettings, dc: i16) -> Dial {
-        match settings.dcs.resolve(DcId(dc)) {
-            Resolved::Found(found) => upstream.dial(&found, settings, Millis(0)),
-            Resolved::Rejected => panic!("DC {dc} is known"),
-        }
-    }
-
-    fn target(step: Step) -> SocketAddr {
-        match step {
-            Step::Connect(addr, _) => addr,
-            other => panic!("expected a connect, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn retries_with_pauses_inside_the_budget() {
-        let settings = settings();
-        let mut dial = dial(&Upstream::default(), &settings, 1);
-        assert_eq!(
-            target(dial.connect(&settings, Millis(0))).to_string(),
-            "149.154.175.50:443"
-        );
-        let step = dial.failed(libc::ECONNREFUSED, &settings, Millis(10), 0.5);
-        assert_eq!(step, Step::Pause(Millis(160)));
-        let step = dial.connect(&settings, Millis(160));
-        assert_eq!(
-            step,
-            Step::Connect("[2001:b28:f23d:f001::a]:443".parse().unwrap(), Millis(3010))
-        );
-        assert_eq!(dial.failed(0, &settings, Millis(3010), 0.0), Step::Fail);
-        let mut counters = UpstreamCounters::default();
-        dial.count(false, Millis(3010), &mut counters);
-        assert_eq!(counters.connect_attempts_bucket_2, 1);
-        assert_eq!(counters.connect_duration_fail_bucket_gt_1000ms, 1);
-    }
-
-    #[test]
-    fn stops_after_the_configured_attempts() {
-        let settings = settings();
-        let mut dial = dial(&Upstream::default(), &settings, 4);
-        let mut now = Millis(0);
-        let mut connects = 0;
-        let mut step = dial.connect(&settings, now);
-        loop {
-            match step {
-                Step::Connect(..) => {
-                    connects += 1;
-                    step = dial.failed(libc::ECONNREFUSED, &settings, now, 0.0);
-                }
-                Step::Pause(until) => {
-                    now = until;
-                    step = dial.connect(&settings, now);
-                }
-                Step::Fail => break,
+            if let (Some(route), Some(set)) = (
+                self.routes.get(usize::from(index)),
+                settings.routes.get(usize::from(index)),
+            ) {
+                dial.take_route(index, || route.order(&dc, set));
             }
         }
-        assert_eq!(connects, 3);
+        match dial.begin_attempt(settings, now) {
+            Some(hop) => Step::Connect(hop),
+            None => self.give_up(dial, settings),
+        }
     }
 
-    #[test]
-    fn family_without_a_route_hands_over_at_once() {
-        let settings = settings();
-        let mut dial = dial(&Upstream::default(), &settings, 2);
-        let _ = dial.connect(&settings, Millis(0));
-        let step = dial.failed(libc::ENETUNREACH, &settings, Millis(1), 0.0);
-        assert!(target(step).is_ipv6());
-        assert_eq!(dial.attempts, 1);
+    /// An attempt failed. `jitter` is drawn from 0.0..0.5, `draw` from 0.0..1.0.
+    pub(crate) fn failed(
+        &mut self,
+        dial: &mut Dial,
+        cause: Cause,
+        settings: &UpstreamSettings,
+        now: Millis,
+        (jitter, draw): (f64, f64),
+    ) -> Step {
+        if let Some(probed) = dial.outcome(None) {
+            self.learn(&probed, now);
+        }
+        match dial.failed(cause, settings, now, jitter) {
+            Failed::Again => self.connect(dial, settings, now, draw),
+            Failed::Pause(until) => Step::Pause(until),
+            Failed::Over => self.give_up(dial, settings),
+            Failed::Hard => {
+                let next = match settings.dcs.resolve(DcId(dial.dc())) {
+                    Resolved::Found(dc) => self.pick(&dc, &settings.routes, dial, draw),
+                    Resolved::Rejected => None,
+                };
+                if next.is_some_and(|next| !dial.has_tried(next)) {
+                    return self.connect(dial, settings, now, draw);
+                }
+                dial.fail_fast();
+                self.give_up(dial, settings)
+            }
+        }
     }
 
-    #[test]
-    fn preference_and_state_order_the_families() {
-        let mut settings = settings();
-        settings.prefer_ipv6 = true;
-        let mut upstream = Upstream::default();
-        assert!(dial(&upstream, &settings, 1).addr().unwrap().is_ipv6());
-        upstream.learn(1, "[::1]:443".parse().unwrap(), None, Millis(5));
-        assert!(dial(&upstream, &settings, 1).addr().unwrap().is_ipv4());
-        settings.ipv4 = false;
-        assert!(dial(&upstream, &settings, 1).addr().unwrap().is_ipv6());
+    /// The client reached its DC.
+    pub(crate) fn reached(&mut self, dial: &Dial, now: Millis) {
+        if let Some(probed) = dial.outcome(Some(dial.attempt_ms(now))) {
+            self.learn(&probed, now);
+            if let Some(route) = self.routes.get_mut(probed.route) {
+                route.recovered();
+            }
+        }
     }
 
-    #[test]
-    fn route_turns_unhealthy_by_failed_clients_and_healthy_by_probes() {
-        let settings = settings();
-        let mut upstream = Upstream::default();
-        upstream.cycle_ended(false, &settings);
-        assert!(upstream.row(Millis(0)).healthy);
-        upstream.cycle_ended(false, &settings);
-        assert!(!upstream.row(Millis(0)).healthy);
-        upstream.probed(2, 5);
-        assert!(!upstream.row(Millis(0)).healthy);
-        upstream.probed(3, 5);
-        assert_eq!(upstream.row(Millis(0)).fails, 0);
-        assert!(upstream.row(Millis(0)).healthy);
+    /// A round of probes is over, and was learned from: judges the routes by it and tells the
+    /// other shards.
+    pub(crate) fn publish(&mut self, round: &[Probed], board: &Board) {
+        self.judge(round);
+        self.board_version = board.post(round);
     }
+
+    /// The verdict on each route that was tried.
+    fn judge(&mut self, round: &[Probed]) {
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            if let Some(healthy) = verdict(round.iter().filter(|probed| probed.route == index)) {
+                route.set_healthy(healthy);
+            }
+        }
+    }
+
+    /// Takes over what another shard's probes found, if there is something new.
+    pub(crate) fn follow(&mut self, board: &Board, now: Millis) {
+        let Some((version, round)) = board.newer_than(self.board_version) else {
+            return;
+        };
+        self.board_version = version;
+        for probed in &round {
+            self.learn(probed, now);
+        }
+        self.judge(&round);
+    }
+
+    /// What the API shows, in configuration order.
+    pub(crate) fn rows(&self, now: Millis) -> Vec<UpstreamRow> {
+        self.routes.iter().map(|route| route.row(now)).collect()
+    }
+
+    fn give_up(&mut self, dial: &mut Dial, settings: &UpstreamSettings) -> Step {
+        if let Some(last) = dial.route() {
+            self.count_failure(last, dial, settings);
+        }
+        Step::Fail
+    }
+
+    /// A client's cycle failed on a route, which counts once for each of both.
+    fn count_failure(&mut self, index: u16, dial: &mut Dial, settings: &UpstreamSettings) {
+        if dial.leave(index)
+            && let Some(route) = self.routes.get_mut(usize::from(index))
+        {
+            route.failed(settings.unhealthy_fails);
+        }
+    }
+}
+
+/// One of weighted rows; `None` if there is none. Where all weigh nothing, all are alike.
+fn draw_from(rows: impl Iterator<Item = (u16, f64)> + Clone, draw: f64) -> Option<u16> {
+    let (sum, count) = rows
+        .clone()
+        .fold((0.0, 0_u32), |(sum, count), (_, weight)| {
+            (sum + weight, count + 1)
+        });
+    let even = sum <= 0.0;
+    let mut rest = draw * if even { f64::from(count) } else { sum };
+    let mut last = None;
+    for (index, weight) in rows {
+        let weight = if even { 1.0 } else { weight };
+        if weight <= 0.0 {
+            continue;
+        }
+        last = Some(index);
+        if rest < weight {
+            break;
+        }
+        rest -= weight;
+    }
+    last
+}
+
+/// Whether a route's probes make it healthy; `None` when nothing was tried.
+fn verdict<'a>(probes: impl Iterator<Item = &'a Probed>) -> Option<bool> {
+    let mut dcs: Vec<(i16, bool)> = Vec::new();
+    for probed in probes {
+        let answered = probed.took_ms.is_some();
+        match dcs.iter_mut().find(|(dc, _)| *dc == probed.dc) {
+            Some((_, any)) => *any |= answered,
+            None => dcs.push((probed.dc, answered)),
+        }
+    }
+    let answered = dcs.iter().filter(|(_, any)| *any).count();
+    (!dcs.is_empty()).then(|| answered >= PROBE_ANSWERS_MIN.min(dcs.len()))
 }

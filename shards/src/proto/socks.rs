@@ -48,6 +48,10 @@ pub struct Handshake<'a> {
     state: State,
 }
 
+/// How far a request has come: for who cannot keep what a [`Handshake`] borrows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage(State);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Reply4,
@@ -104,6 +108,20 @@ impl<'a> Handshake<'a> {
             target,
             state,
         })
+    }
+
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        Stage(self.state)
+    }
+
+    /// Goes on with a request that was started with the same `proxy` and `target`.
+    pub fn resume(proxy: Proxy<'a>, target: Target<'a>, Stage(state): Stage) -> Self {
+        Self {
+            proxy,
+            target,
+            state,
+        }
     }
 
     /// Judges what was received and not used yet; appends what to send next.

@@ -48,6 +48,7 @@ fn connected_socket_tells_its_address_and_what_is_not_acknowledged() {
             keepalive: Duration::from_secs(30),
             keepalive_interval: Duration::from_secs(10),
             user_timeout: Duration::from_secs(30),
+            ..OutgoingOptions::default()
         };
         let socket = rig
             .engine

@@ -30,7 +30,9 @@ use crate::{
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-const SOCKET: OutgoingOptions = OutgoingOptions {
+const SOCKET: OutgoingOptions<'static> = OutgoingOptions {
+    bind: None,
+    device: None,
     keepalive: Duration::from_secs(30),
     keepalive_interval: Duration::from_secs(10),
     user_timeout: Duration::from_secs(30),
