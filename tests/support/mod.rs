@@ -19,6 +19,7 @@ pub(crate) mod persistent;
 pub(crate) mod process;
 pub(crate) mod scripted_socks;
 pub(crate) mod servers;
+pub(crate) mod socks_server;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
