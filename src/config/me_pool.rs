@@ -37,7 +37,7 @@ keys! {
         me_reconnect_fast_retry_count: u32 = 16; Restart, Now
         /// Decides whether Middle-End key derivation over SOCKS may proceed without a usable bound
         /// address from the SOCKS server.
-        me_socks_kdf_policy: KdfPolicy = KdfPolicy::Strict; Hot, Shown
+        me_socks_kdf_policy: KdfPolicy = KdfPolicy::Strict; Hot, Now
         /// Sets the Middle-End health-check pause while coverage is degraded.
         me_health_interval_ms_unhealthy: u64 = 1000, from 1; Hot, Now
         /// Sets the Middle-End health-check pause while coverage is complete.

@@ -10,7 +10,6 @@ use super::{
     keys::full_name,
     kinds::{Family, Names},
     read::Reading,
-    upstreams::UpstreamKind,
     value::Map,
 };
 
@@ -178,13 +177,6 @@ fn routes_advice(config: &Config) -> Vec<&'static str> {
     let mut texts = Vec::new();
     if !config.upstreams.is_empty() && enabled().all(|route| scoped(&route.scopes)) {
         texts.push("leaves clients no way out: every entry is disabled or has scopes");
-    }
-    let is = |kind| enabled().any(|route| route.kind == Some(kind));
-    if is(UpstreamKind::Shadowsocks) {
-        texts.push("has a shadowsocks route, which this build cannot connect through");
-    }
-    if config.general.use_middle_proxy && (is(UpstreamKind::Socks4) || is(UpstreamKind::Socks5)) {
-        texts.push("is for direct sessions: this build reaches middle proxies without it");
     }
     texts
 }

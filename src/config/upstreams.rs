@@ -54,7 +54,7 @@ keys! {
         /// Older name of bindtodevice.
         force_bind: Option<String> = None; Restart, Now, old "upstreams.bindtodevice"
         /// Sets the Shadowsocks server.
-        url: Option<SsUrl> = None; Restart, Later; secret
+        url: Option<SsUrl> = None; Restart, Now; secret
         /// Sets the SOCKS server.
         address: Option<HostPort> = None; Restart, Now
         /// Sets the SOCKS4 user id.

@@ -433,9 +433,7 @@ mod tests {
         let ours = |row: &&Row| row.key != "crypto_pending_buffer";
         for row in groups.into_iter().flatten().filter(ours) {
             let read = is_read(row.table, row.key, &values(row));
-            // Read and shown, but no way to an ME leads through a SOCKS server yet.
-            let waits = row.key == "me_socks_kdf_policy" && row.effect == Effect::Shown;
-            assert_eq!(read, row.effect == Effect::Now || waits, "{}", row.name());
+            assert_eq!(read, row.effect == Effect::Now, "{}", row.name());
         }
         for (table, key, value) in [
             ("general", "me2dc_fallback", "false"),

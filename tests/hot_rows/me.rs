@@ -14,6 +14,7 @@ use super::{
 
 /// Keys without `general.` that the view shows under their own name, with another value.
 const SHOWN: &[(&str, &str)] = &[
+    ("me_socks_kdf_policy", "\"compat\""),
     ("me_deterministic_writer_sort", "false"),
     ("me_writer_pick_mode", "\"sorted_rr\""),
     ("me_writer_pick_sample_size", "4"),

@@ -20,6 +20,7 @@ pub(crate) mod process;
 pub(crate) mod scripted_socks;
 pub(crate) mod servers;
 pub(crate) mod socks_server;
+pub(crate) mod ss_server;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},

@@ -103,6 +103,8 @@ labels! {
         MeDesync = "me_desync",
         /// A frame towards an ME that no client sends.
         MeBadFrame = "me_bad_frame",
+        /// What came through a Shadowsocks server cannot be opened: another key, or changed bytes.
+        UpstreamBroken = "upstream_broken",
         /// The user's time is over.
         UserExpired = "user_expired",
         /// The user's quota is used up.

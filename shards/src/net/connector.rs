@@ -23,6 +23,8 @@ pub(super) struct Connector {
     socket: SocketId,
     /// Set while a SOCKS server is between us and the target.
     socks: Option<Box<Socks>>,
+    /// The socket goes to a Shadowsocks server, which hears of the target with the first bytes.
+    sealed: bool,
 }
 
 /// A request to a SOCKS server.
@@ -76,8 +78,8 @@ pub(super) enum Failure {
     /// The server refused, or speaks something else.
     #[error(transparent)]
     Socks(#[from] SocksError),
-    /// A kind of route that this build does not connect through.
-    #[error("this kind of route is not supported")]
+    /// There is no such route.
+    #[error("no such route")]
     Unsupported,
 }
 
@@ -118,6 +120,7 @@ impl Connector {
     pub(super) const NONE: Self = Self {
         socket: SocketId::NONE,
         socks: None,
+        sealed: false,
     };
 
     /// The socket, connected or not.
@@ -129,7 +132,7 @@ impl Connector {
     pub(super) fn refused(&self, errno: i32) -> Failure {
         Failure::Socket {
             errno,
-            direct: self.socks.is_none(),
+            direct: self.socks.is_none() && !self.sealed,
         }
     }
 
@@ -245,9 +248,6 @@ impl Shard {
         ) else {
             return Err(Failure::Unsupported);
         };
-        if matches!(set.kind, RouteKind::Shadowsocks { .. }) {
-            return Err(Failure::Unsupported);
-        }
         let (first_hop, named) = match set.server() {
             None => (target, false),
             Some(server) => {
@@ -280,7 +280,8 @@ impl Shard {
             errno: error.raw_os_error().unwrap_or(libc::EIO),
             direct,
         })?;
-        let socks = (!direct).then(|| {
+        let sealed = matches!(set.kind, RouteKind::Shadowsocks { .. });
+        let socks = (!direct && !sealed).then(|| {
             Box::new(Socks {
                 route,
                 target,
@@ -288,7 +289,11 @@ impl Shard {
                 seen: Vec::new(),
             })
         });
-        Ok(Connector { socket, socks })
+        Ok(Connector {
+            socket,
+            socks,
+            sealed,
+        })
     }
 
     /// A connect through a route failed: the next one uses the server's next address.

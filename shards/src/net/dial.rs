@@ -278,11 +278,14 @@ impl Shard {
         relay.last_active = self.now;
         let _ = relay.up.is_paid(self.now);
         let open = relay.up.is_open();
-        session.state = State::Relay(relay);
+        let way = (socket, dial.route());
+        self.send_first(&mut relay, way, dial.addr(), pending);
+        if let Some(session) = self.sessions.get_mut(key as usize) {
+            session.state = State::Relay(relay);
+        }
         self.upstream.reached(&dial, self.now);
         dial.count(true, self.now, &mut self.upstream_counters);
         self.totals.core.sessions_total += 1;
-        self.engine.send_bytes(socket, pending.into_boxed_slice());
         self.engine.resume(socket);
         self.bound_receives(key);
         if paused && open {

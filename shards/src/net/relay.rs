@@ -3,6 +3,9 @@
 //! In fast mode the DC encrypts with the client's keys, so downlink bytes are not touched at all;
 //! FakeTLS only puts record headers around them (protocol.md 4.2, 6.10).
 
+mod tunnel;
+
+use self::tunnel::{Opened, Tunnel};
 use super::{
     client::{Session, Side, State},
     shard::Shard,
@@ -34,6 +37,8 @@ pub(super) struct Relay {
     ciphers_down: Option<Box<(CtrStream, CtrStream)>>,
     /// Set for FakeTLS.
     records: Option<RecordReader>,
+    /// Set where a Shadowsocks server is between us and the DC.
+    tunnel: Option<Box<Tunnel>>,
     pub(super) last_active: Millis,
     /// Limits on its bytes, if it has any.
     pub(super) meter: Option<Box<Meter>>,
@@ -59,6 +64,7 @@ impl Relay {
             p2d: header.p2d.clone(),
             ciphers_down,
             records: accepted.records,
+            tunnel: None,
             last_active: now,
             meter: None,
             up: Flow::default(),
@@ -151,7 +157,10 @@ impl Shard {
                 return self.end(key, SessionEnd::Quota);
             }
             let ahead = relay.up.until.is_some();
-            self.engine.send(dc, buf);
+            match relay.seal_up(&buf, self.engine.blocks()) {
+                None => self.engine.send(dc, buf),
+                Some(block) => self.engine.send_block(dc, block),
+            }
             if self.engine.queued(dc) > self.settings.plane.buffers.queue_bytes_max {
                 self.stall(key, Direction::Up);
                 self.engine.pause(client);
@@ -183,15 +192,28 @@ impl Shard {
             return;
         }
         relay.last_active = self.now;
-        if !relay.charge(Direction::Down, buf.len(), self.now) {
+        let opened = relay.open_down(&mut buf, self.now_unix, self.engine.blocks());
+        let Opened { first, first_bytes } = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(%error, "what the Shadowsocks server sent cannot be opened");
+                return self.end(key, SessionEnd::BrokenUpstream);
+            }
+        };
+        let len = first_bytes + buf.len();
+        if !relay.charge(Direction::Down, len, self.now) {
             return self.end(key, SessionEnd::Quota);
         }
         let ahead = relay.down.until.is_some();
         if let Some(down) = &mut relay.ciphers_down {
             both(&mut down.0, &mut down.1, buf.bytes_mut());
         }
-        let (client, dc, user, len) = (*client, relay.dc, relay.user, buf.len());
-        if relay.records.is_some() {
+        let (client, dc, user) = (*client, relay.dc, relay.user);
+        let framed = relay.records.is_some();
+        if let Some(block) = first {
+            self.engine.send_block(client, block);
+        }
+        if framed {
             self.engine.send_records(client, buf, record::header);
         } else {
             self.engine.send(client, buf);
@@ -283,6 +305,9 @@ impl Shard {
             self.dial_cut_off(key);
             return;
         };
+        if relay.is_unanswered() {
+            return self.end(key, SessionEnd::DcUnreachable);
+        }
         relay.dc_ended = true;
         relay.last_active = self.now;
         let client = *client;

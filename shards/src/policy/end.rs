@@ -24,6 +24,8 @@ pub(crate) enum SessionEnd {
     Refused(Refusal),
     /// No address of its DC could be reached.
     DcUnreachable,
+    /// What came through its upstream cannot be opened.
+    BrokenUpstream,
     /// Its DC is unknown and policy refuses.
     UnknownDc,
     /// A relay ended by one of its sides.
@@ -127,6 +129,7 @@ impl SessionEnd {
             Self::FirstByteTimeout | Self::HandshakeTimeout { .. } => Some(BadClass::Timeout),
             Self::Refused(refusal) => Some(refusal.bad_class()),
             Self::UnknownDc => Some(BadClass::UnknownDc),
+            Self::BrokenUpstream => Some(BadClass::UpstreamBroken),
             Self::NoWriter => Some(BadClass::MeNoWriter),
             Self::WriterFull => Some(BadClass::MeWriterFull),
             Self::WriterLost => Some(BadClass::MeWriterLost),
@@ -180,6 +183,7 @@ impl SessionEnd {
             | Self::BadFrame
             | Self::MessageTooLong
             | Self::BadAnswer
+            | Self::BrokenUpstream
             | Self::DcUnreachable
             | Self::UnknownDc
             | Self::Done

@@ -103,9 +103,45 @@ impl Sealer {
 
     /// Appends `payload` to `out`, in as many chunks as it takes.
     pub fn seal(&mut self, payload: &[u8], out: &mut Vec<u8>) {
-        for piece in payload.chunks(self.chunk_bytes_max) {
-            self.chunk(out, &[], |out| out.extend_from_slice(piece));
+        let at = out.len();
+        out.resize(at + self.sealed_bytes(payload.len()), 0);
+        let (_, place) = out.split_at_mut(at);
+        self.seal_into(payload, place);
+    }
+
+    /// Writes `payload` to `place`, in as many chunks as it takes. `place` is as long as
+    /// [`Self::sealed_bytes`] says.
+    pub fn seal_into(&mut self, payload: &[u8], place: &mut [u8]) {
+        debug_assert_eq!(place.len(), self.sealed_bytes(payload.len()));
+        let pieces = payload.chunks(self.chunk_bytes_max);
+        let places = place.chunks_mut(self.chunk_bytes_max + CHUNK_EXTRA_BYTES);
+        for (piece, place) in pieces.zip(places) {
+            let (head, rest) = place.split_at_mut(LENGTH_BYTES.min(place.len()));
+            let (body, tag) = rest.split_at_mut(piece.len().min(rest.len()));
+            if let (Some(head), Some(tag)) = (head.first_chunk_mut(), tag.first_chunk_mut()) {
+                self.chunk_at(piece, head, body, tag);
+            }
         }
+    }
+
+    fn chunk_at(
+        &mut self,
+        piece: &[u8],
+        head: &mut [u8; LENGTH_BYTES],
+        body: &mut [u8],
+        tag: &mut [u8; TAG_BYTES],
+    ) {
+        let Some(aead) = &mut self.aead else {
+            // What cannot be sealed must not leave.
+            return body.fill(0);
+        };
+        let mut length = u16::try_from(piece.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let length_tag = aead.seal(&mut length);
+        for (slot, byte) in head.iter_mut().zip(length.iter().chain(&length_tag)) {
+            *slot = *byte;
+        }
+        body.copy_from_slice(piece);
+        *tag = aead.seal(body);
     }
 
     /// Bytes that [`Self::seal`] makes of so many.
