@@ -8,6 +8,8 @@ use std::{
     thread,
 };
 
+use socket2::{Domain, Socket, Type};
+
 /// What it reports as its bound address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Says {
@@ -17,6 +19,15 @@ pub(crate) enum Says {
     Own,
     /// This address.
     This(SocketAddr),
+}
+
+/// Where it connects from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Leaves {
+    /// As the kernel has it.
+    Anyhow,
+    /// From this address and the port of its client.
+    WithClientsPort(IpAddr),
 }
 
 /// A running server; its threads end with the test's process.
@@ -29,6 +40,11 @@ pub(crate) struct ScriptedSocks {
 impl ScriptedSocks {
     /// Serves on a free port.
     pub(crate) fn start(says: Says) -> Self {
+        Self::leaving(says, Leaves::Anyhow)
+    }
+
+    /// The same, connecting from where it is told to.
+    pub(crate) fn leaving(says: Says, leaves: Leaves) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let addr = listener.local_addr().expect("an address");
         let targets = Arc::<Mutex<Vec<SocketAddr>>>::default();
@@ -36,7 +52,7 @@ impl ScriptedSocks {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let seen = Arc::clone(&seen);
-                thread::spawn(move || serve(client, says, &seen));
+                thread::spawn(move || serve(client, says, leaves, &seen));
             }
         });
         Self { addr, targets }
@@ -44,7 +60,12 @@ impl ScriptedSocks {
 
     /// The value of `upstreams` with this server alone.
     pub(crate) fn upstream(&self) -> String {
-        format!("[{{ type = \"socks5\", address = \"{}\" }}]", self.addr)
+        format!("[{}]", self.entry())
+    }
+
+    /// An entry of `upstreams`.
+    pub(crate) fn entry(&self) -> String {
+        format!("{{ type = \"socks5\", address = \"{}\" }}", self.addr)
     }
 
     /// Where it was asked to connect, in order.
@@ -53,14 +74,26 @@ impl ScriptedSocks {
     }
 }
 
-fn serve(mut client: TcpStream, says: Says, seen: &Mutex<Vec<SocketAddr>>) -> io::Result<()> {
+fn serve(
+    mut client: TcpStream,
+    says: Says,
+    leaves: Leaves,
+    seen: &Mutex<Vec<SocketAddr>>,
+) -> io::Result<()> {
     let mut methods = [0; 2];
     client.read_exact(&mut methods)?;
     client.read_exact(&mut vec![0; usize::from(methods[1])])?;
     client.write_all(&[5, 0])?;
     let target = read_target(&mut client)?;
     seen.lock().expect("not poisoned").push(target);
-    let Ok(server) = TcpStream::connect(target) else {
+    let connected = match leaves {
+        Leaves::Anyhow => TcpStream::connect(target),
+        Leaves::WithClientsPort(ip) => {
+            let from = SocketAddr::new(ip, client.peer_addr()?.port());
+            connect_from(from, target)
+        }
+    };
+    let Ok(server) = connected else {
         return client.write_all(&[5, 5, 0, 1, 0, 0, 0, 0, 0, 0]);
     };
     let bound = match says {
@@ -80,6 +113,14 @@ fn serve(mut client: TcpStream, says: Says, seen: &Mutex<Vec<SocketAddr>>) -> io
     pump(server, client);
     let _ = up.join();
     Ok(())
+}
+
+fn connect_from(from: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(from), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into())?;
+    socket.connect(&target.into())?;
+    Ok(socket.into())
 }
 
 fn read_target(client: &mut TcpStream) -> io::Result<SocketAddr> {

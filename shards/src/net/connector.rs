@@ -3,7 +3,8 @@
 //!
 //! Whoever wants a connection makes a [`Connector`] with [`Shard::connect_through`], hands it the
 //! events of its socket and gives it up when its own deadline passes: everything is done under
-//! that one limit. Users: clients' dials (`dial`), probes (`probing`).
+//! that one limit. Users: clients' dials (`dial`), probes (`probing`), middle proxies'
+//! (`me/dial`).
 //!
 //! Not here: which route and address (`policy/upstream`). Source: protocol.md 9.1 to 9.3.
 
@@ -13,7 +14,10 @@ use super::shard::Shard;
 use crate::{
     engine::{Engine, OutgoingOptions, Owner, SocketId},
     policy::{Millis, upstream::Cause},
-    proto::socks::{Handshake, Progress, Proxy, SocksError, Stage, Target},
+    proto::{
+        middle::bound,
+        socks::{Handshake, Progress, Proxy, SocksError, Stage, Target},
+    },
     settings::{Host, Interface, RouteKind, RouteSettings, SourceSettings},
 };
 
@@ -49,8 +53,8 @@ pub(super) enum Advance {
 /// A stream to the target has begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ready {
-    /// The address a SOCKS server uses towards the target, if it told a usable one.
-    pub(super) bound: Option<SocketAddr>,
+    /// What a SOCKS server told of the address it uses towards the target, usable or not.
+    pub(super) reported: Option<SocketAddr>,
     /// So many of the bytes handed in last are the stream's already: those at their end.
     pub(super) rest: usize,
 }
@@ -84,6 +88,39 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// In words for the log of a middle proxy's dial; no secrets.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Socket { errno, direct } => match (errno, direct) {
+                (0 | libc::ETIMEDOUT, true) => "connect timed out",
+                (0 | libc::ETIMEDOUT, false) => "the SOCKS server did not answer in time",
+                (libc::ECONNREFUSED, true) => "connection refused",
+                (libc::ECONNREFUSED, false) => "the SOCKS server refused the connection",
+                (libc::ENETUNREACH | libc::EHOSTUNREACH, true) => "no route",
+                (libc::ENETUNREACH | libc::EHOSTUNREACH, false) => "no route to the SOCKS server",
+                (_, true) => "connect failed",
+                (_, false) => "no connection to the SOCKS server",
+            },
+            Self::NoSource => "no source address of this family",
+            Self::NoAddress => "the SOCKS server's name has no address",
+            Self::HungUp => "the SOCKS server hung up",
+            Self::Unsupported => "no such route",
+            Self::Socks(error) => match error {
+                SocksError::Credentials { .. } | SocksError::NoMethod => {
+                    "the SOCKS server refused our credentials"
+                }
+                SocksError::Refused4 { .. } | SocksError::Refused5 { .. } => {
+                    "the SOCKS server could not connect, or would not"
+                }
+                SocksError::Family => "SOCKS 4 cannot reach IPv6",
+                SocksError::Text { .. }
+                | SocksError::Version { .. }
+                | SocksError::Method { .. }
+                | SocksError::AddressType { .. } => "the SOCKS server speaks something else",
+            },
+        }
+    }
+
     /// What it means for the next attempt.
     pub(super) fn cause(self) -> Cause {
         match self {
@@ -185,10 +222,14 @@ impl Connector {
                     socks.stage = Some(handshake.stage());
                     engine.send_bytes(self.socket, out.into_boxed_slice());
                 }
-                Progress::Done { consumed, bound } => {
-                    let rest = socks.seen.len().saturating_sub(consumed);
+                Progress::Done { consumed, .. } => {
+                    let (reply, rest) = socks.seen.split_at(consumed.min(socks.seen.len()));
+                    let ready = Ready {
+                        reported: bound::reported(reply),
+                        rest: rest.len(),
+                    };
                     self.socks = None;
-                    return Ok(Advance::Ready(Ready { bound, rest }));
+                    return Ok(Advance::Ready(ready));
                 }
             }
         }

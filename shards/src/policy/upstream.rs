@@ -23,7 +23,7 @@ use super::Millis;
 use crate::{
     control::UpstreamRow,
     proto::dc::{DcAddrs, DcId, Resolved},
-    settings::{RouteSettings, UpstreamSettings},
+    settings::{RouteKind, RouteSettings, UpstreamSettings},
 };
 
 /// All routes of one shard: what it has learned of them.
@@ -99,6 +99,29 @@ impl Upstreams {
         })
         .or_else(|| draw_from(healthy().map(weigh), draw))
         .or_else(|| draw_from(fitting().map(weigh), draw))
+    }
+
+    /// The route to a middle proxy of a family; `draw` is from 0.0..1.0. Those that hide the port
+    /// they leave from are no way there: it enters the keys. `None`: no route may be taken at all.
+    ///
+    /// Source: middle-proxy.md 9.1.
+    pub(crate) fn pick_middle(
+        &self,
+        settings: &[RouteSettings],
+        ipv6: bool,
+        draw: f64,
+    ) -> Option<u16> {
+        let fits = |route: &RouteSettings| {
+            let family = if ipv6 { route.ipv6 } else { route.ipv4 };
+            let hides = matches!(route.kind, RouteKind::Shadowsocks { .. });
+            route.serves(None) && family && !hides
+        };
+        let all = || (0..).zip(self.routes.iter().zip(settings));
+        let fitting = || all().filter(|(_, (_, set))| fits(set));
+        let weigh =
+            |(index, (_, set)): (u16, (&Route, &RouteSettings))| (index, f64::from(set.weight));
+        let healthy = fitting().filter(|(_, (route, _))| !route.is_unhealthy());
+        draw_from(healthy.map(weigh), draw).or_else(|| draw_from(fitting().map(weigh), draw))
     }
 
     /// Takes in how a connect or probe of one address ended.

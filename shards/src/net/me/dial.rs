@@ -11,11 +11,13 @@ use crate::{
     engine::{Buf, OutgoingOptions, SocketId},
     net::{
         client::{Side, owner},
+        connector::{Advance, Connector, Failure},
         shard::Shard,
     },
     policy::{
         Millis,
         me::{
+            plan::Plan,
             pool::{Derived, DialFailure, DialId, DialLimits, Opened},
             report::KeyFacts,
         },
@@ -55,20 +57,31 @@ impl Shard {
             DialLimits::Slow => CONNECT_LIMIT,
         };
         let deadline = now.after(limit);
-        let entry = me.links.vacant_entry();
-        let key = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-        let socket = match self
-            .engine
-            .connect_with(endpoint, owner(key, Side::Me), SOCKET)
-        {
-            Ok(socket) => socket,
-            Err(_) => return self.me_dial_ended(dial, DialFailure::Other("no socket to be had")),
+        let key = u32::try_from(me.links.vacant_key()).unwrap_or(u32::MAX);
+        let draw = self.rng.random_range(0.0..1.0);
+        let ipv6 = endpoint.ip().to_canonical().is_ipv6();
+        self.upstream.follow(&self.board, now);
+        let routes = &self.settings.upstream.routes;
+        let Some(route) = self.upstream.pick_middle(routes, ipv6, draw) else {
+            let why = "no upstream leads to an ME of this family";
+            return self.me_dial_ended(dial, DialFailure::Other(why));
         };
-        entry.insert(Link::Dial(Box::new(Dialing {
+        let owner = owner(key, Side::Me);
+        let connector = match self.connect_through(route, endpoint, owner, Some(SOCKET)) {
+            Ok(connector) => connector,
+            Err(failure) => {
+                self.connect_failed(route);
+                return self.me_dial_ended(dial, DialFailure::Other(failure.words()));
+            }
+        };
+        let Some(me) = &mut self.me else { return };
+        me.links.insert(Link::Dial(Box::new(Dialing {
             dial,
             endpoint,
             limits,
-            socket,
+            route,
+            connector,
+            via: None,
             opening: None,
             ours: endpoint.ip(),
             secret_epoch: 0,
@@ -78,38 +91,76 @@ impl Shard {
         me.arm_link(key);
     }
 
-    /// TCP is connected: says who we are.
+    /// The first hop is connected: the ME, or a SOCKS server that is asked for it.
     pub(in crate::net) fn me_connected(&mut self, key: u32, socket: SocketId) {
-        let local = self.engine.local_addr(socket);
+        let Some(dialing) = self.me_dialing(key) else {
+            return self.engine.close(socket);
+        };
+        let mut connector = std::mem::replace(&mut dialing.connector, Connector::NONE);
+        let routes = &self.settings.upstream.routes;
+        let advance = connector.connected(&mut self.engine, routes);
+        self.me_put_connector(key, connector);
+        self.me_advanced(key, advance);
+    }
+
+    /// Bytes of a SOCKS server. How many of them are the ME's already, if its stream begins.
+    fn me_socks_bytes(&mut self, key: u32, bytes: &[u8]) -> usize {
+        let Some(dialing) = self.me_dialing(key) else {
+            return 0;
+        };
+        let mut connector = std::mem::replace(&mut dialing.connector, Connector::NONE);
+        let routes = &self.settings.upstream.routes;
+        let advance = connector.received(&mut self.engine, routes, bytes);
+        self.me_put_connector(key, connector);
+        let mut rest = 0;
+        if let (Ok(Advance::Ready(ready)), Some(dialing)) = (&advance, self.me_dialing(key)) {
+            dialing.via = Some(ready.reported);
+            rest = ready.rest;
+        }
+        self.me_advanced(key, advance);
+        rest
+    }
+
+    fn me_put_connector(&mut self, key: u32, connector: Connector) {
+        if let Some(dialing) = self.me_dialing(key) {
+            dialing.connector = connector;
+        }
+    }
+
+    fn me_advanced(&mut self, key: u32, advance: Result<Advance, Failure>) {
+        match advance {
+            Ok(Advance::Wait) => {}
+            Ok(Advance::Ready(_)) => self.me_reached(key),
+            Err(failure) => self.me_not_reached(key, failure),
+        }
+    }
+
+    /// The stream to the ME begins: says who we are.
+    fn me_reached(&mut self, key: u32) {
         let (now, unix) = (self.now, self.now_unix);
         let Some(me) = &mut self.me else { return };
         let plan = std::sync::Arc::clone(me.pool.plan());
         let Some(Link::Dial(dialing)) = me.links.get_mut(key as usize) else {
-            return self.engine.close(socket);
+            return;
         };
+        let socket = dialing.connector.socket();
+        let local = self.engine.local_addr(socket);
         let (Some(local), Some(secret)) = (local, &plan.secret) else {
             return self.me_dial_failed(key, DialFailure::Other("connection lost at once"));
         };
-        let me_addr = dialing.endpoint;
-        let known = Known {
-            me: me_addr,
-            local,
-            via: Via::Direct,
-            nat_ip: plan.addresses.nat_ip,
-            reflected: if me_addr.ip().to_canonical().is_ipv4() {
-                plan.addresses.reflected_v4
-            } else {
-                plan.addresses.reflected_v6
-            },
-        };
-        let Ok(proxy) = known.proxy_address() else {
+        let known = known(dialing, local, &plan);
+        let proxy = known.proxy_address();
+        if let Via::Socks { reported, .. } = known.via {
+            me.pool.socks_connected(known.me, reported, proxy.is_err());
+        }
+        let Ok(proxy) = proxy else {
             return self.me_dial_failed(key, DialFailure::NoBound);
         };
         dialing.ours = proxy.addr.ip();
         dialing.secret_epoch = secret.epoch;
         let input = OpeningInput {
             secret: secret.secret.clone(),
-            me: me_addr,
+            me: known.me,
             proxy: proxy.addr,
             nonce: self.rng.random(),
             unix_secs: u32::try_from(unix).unwrap_or(u32::MAX),
@@ -133,6 +184,13 @@ impl Shard {
     /// Bytes of an ME that shakes hands.
     pub(super) fn me_opening_bytes(&mut self, key: u32, mut buf: Buf) {
         let now = self.now;
+        if self.me_dialing(key).is_some_and(|d| d.opening.is_none()) {
+            let rest = self.me_socks_bytes(key, buf.bytes());
+            if rest == 0 {
+                return;
+            }
+            buf.skip(buf.len().saturating_sub(rest));
+        }
         let Some(me) = &mut self.me else { return };
         let Some(Link::Dial(dialing)) = me.links.get_mut(key as usize) else {
             return;
@@ -147,7 +205,7 @@ impl Shard {
             Err(error) => return self.me_dial_failed(key, failure(error)),
         };
         let keys_derived = before == OpeningStage::Nonce && opening.stage() != before;
-        let socket = dialing.socket;
+        let socket = dialing.connector.socket();
         if keys_derived {
             dialing.extend(now);
             if let Some(at) = me.derived.iter().position(|(link, _)| *link == key) {
@@ -177,7 +235,7 @@ impl Shard {
         let opened = Opened {
             secret_epoch: dialing.secret_epoch,
         };
-        let (dial, socket, ours) = (dialing.dial, dialing.socket, dialing.ours);
+        let (dial, socket, ours) = (dialing.dial, dialing.connector.socket(), dialing.ours);
         let Some(writer_key) = me.pool.dial_ended(dial, Ok(opened), now) else {
             me.links.remove(key as usize);
             return self.engine.close(socket);
@@ -196,7 +254,7 @@ impl Shard {
         let Some(Link::Dial(dialing)) = me.links.get(key as usize) else {
             return;
         };
-        let (dial, socket) = (dialing.dial, dialing.socket);
+        let (dial, socket) = (dialing.dial, dialing.connector.socket());
         tracing::debug!(endpoint = %dialing.endpoint, ?failure, "no connection to this ME");
         me.links.remove(key as usize);
         me.derived.retain(|(link, _)| *link != key);
@@ -213,20 +271,25 @@ impl Shard {
 
     /// The connect failed; the socket is gone.
     pub(in crate::net) fn me_refused(&mut self, key: u32, errno: i32) {
-        let why = match errno {
-            libc::ECONNREFUSED => "connection refused",
-            libc::ETIMEDOUT => "connect timed out",
-            libc::ENETUNREACH | libc::EHOSTUNREACH => "no route",
-            _ => "connect failed",
-        };
-        self.me_dial_failed(key, DialFailure::Other(why));
+        if let Some(dialing) = self.me_dialing(key) {
+            let failure = dialing.connector.refused(errno);
+            self.me_not_reached(key, failure);
+        }
+    }
+
+    /// No stream to the ME came about.
+    fn me_not_reached(&mut self, key: u32, failure: Failure) {
+        if let Some(dialing) = self.me_dialing(key) {
+            let route = dialing.route;
+            self.connect_failed(route);
+        }
+        self.me_dial_failed(key, DialFailure::Other(failure.words()));
     }
 
     /// A dial took too long.
     pub(super) fn me_dial_expired(&mut self, key: u32) {
-        let stage = self.me_stage(key);
-        let why = match stage {
-            None => "connect timed out",
+        let why = match self.me_stage(key) {
+            None => return self.me_refused(key, 0),
             Some(OpeningStage::Nonce) => "no NONCE within the limit",
             Some(OpeningStage::Handshake | OpeningStage::Done) => "no HANDSHAKE within the limit",
         };
@@ -236,12 +299,20 @@ impl Shard {
     /// The ME closed, or broke off, a connection that was not open yet.
     pub(super) fn me_closed_early(&mut self, key: u32) {
         let why = match self.me_stage(key) {
-            None | Some(OpeningStage::Nonce) => "secret, clock or source address rejected",
+            None => return self.me_not_reached(key, Failure::HungUp),
+            Some(OpeningStage::Nonce) => "secret, clock or source address rejected",
             Some(OpeningStage::Handshake | OpeningStage::Done) => {
                 "keys disagree: check public address and NAT"
             }
         };
         self.me_dial_failed(key, DialFailure::Other(why));
+    }
+
+    fn me_dialing(&mut self, key: u32) -> Option<&mut Dialing> {
+        match self.me.as_mut()?.links.get_mut(key as usize)? {
+            Link::Dial(dialing) => Some(dialing),
+            Link::Open(_) => None,
+        }
     }
 
     fn me_stage(&self, key: u32) -> Option<OpeningStage> {
@@ -255,7 +326,7 @@ impl Shard {
     pub(super) fn me_cancel_dial(&mut self, dial: DialId) {
         let Some(me) = &mut self.me else { return };
         let found = me.links.iter().find_map(|(key, link)| match link {
-            Link::Dial(dialing) if dialing.dial == dial => Some((key, dialing.socket)),
+            Link::Dial(dialing) if dialing.dial == dial => Some((key, dialing.connector.socket())),
             Link::Dial(_) | Link::Open(_) => None,
         });
         if let Some((key, socket)) = found {
@@ -275,6 +346,26 @@ impl Dialing {
     }
 }
 
+/// What there is to choose our address for the keys from.
+fn known(dialing: &Dialing, local: SocketAddr, plan: &Plan) -> Known {
+    let me = dialing.endpoint;
+    let policy = plan.settings.families.bound_policy;
+    Known {
+        me,
+        local,
+        via: match dialing.via {
+            None => Via::Direct,
+            Some(reported) => Via::Socks { reported, policy },
+        },
+        nat_ip: plan.addresses.nat_ip,
+        reflected: if me.ip().to_canonical().is_ipv4() {
+            plan.addresses.reflected_v4
+        } else {
+            plan.addresses.reflected_v6
+        },
+    }
+}
+
 fn derived(known: &Known, proxy: &ProxyAddress) -> Derived {
     Derived {
         facts: KeyFacts {
@@ -283,7 +374,10 @@ fn derived(known: &Known, proxy: &ProxyAddress) -> Derived {
             proxy_port: proxy.addr.port(),
             source: proxy.source,
             reflected: known.reflected,
-            bound: None,
+            bound: match known.via {
+                Via::Direct => None,
+                Via::Socks { reported, .. } => reported,
+            },
         },
         fell_back: proxy.fell_back,
     }

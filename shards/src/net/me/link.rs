@@ -8,6 +8,7 @@ use std::{
 use super::{head::Head, queue::SendQueue};
 use crate::{
     engine::{Blocks, SocketId},
+    net::connector::Connector,
     policy::{
         Millis,
         me::pool::{DialId, DialLimits, WriterKey},
@@ -34,8 +35,12 @@ pub(super) struct Dialing {
     pub(super) dial: DialId,
     pub(super) endpoint: SocketAddr,
     pub(super) limits: DialLimits,
-    pub(super) socket: SocketId,
-    /// `None` until TCP is connected.
+    /// The way there.
+    pub(super) route: u16,
+    pub(super) connector: Connector,
+    /// What a SOCKS server reported; `None` where there is none between.
+    pub(super) via: Option<Option<SocketAddr>>,
+    /// `None` until the stream to the ME begins.
     pub(super) opening: Option<MeOpening>,
     /// Our IP in the keys.
     pub(super) ours: IpAddr,
@@ -76,7 +81,7 @@ pub(super) struct Writer {
 impl Link {
     pub(super) fn socket(&self) -> SocketId {
         match self {
-            Self::Dial(dialing) => dialing.socket,
+            Self::Dial(dialing) => dialing.connector.socket(),
             Self::Open(writer) => writer.socket,
         }
     }

@@ -17,6 +17,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -249,6 +250,21 @@ impl Pool {
             count.me(|me| me.socks_kdf_compat_fallback_total += 1);
         }
         self.outbox.event(PoolEvent::Keys(derived.facts));
+    }
+
+    /// A dial through a SOCKS server was connected: for the self-test. `refused`: it is given up
+    /// for what was reported, usable or not.
+    pub(crate) fn socks_connected(
+        &mut self,
+        me: SocketAddr,
+        reported: Option<SocketAddr>,
+        refused: bool,
+    ) {
+        self.outbox.event(PoolEvent::Socks {
+            me,
+            reported,
+            refused,
+        });
     }
 
     /// A dial is over. `None` for an open one: nobody wants it any more, close it.

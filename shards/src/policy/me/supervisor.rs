@@ -302,20 +302,15 @@ impl Supervisor {
     fn happened(&mut self, shard: usize, event: PoolEvent, now: Millis) {
         match event {
             PoolEvent::LostEarly { endpoint } => self.bar(endpoint, now),
-            PoolEvent::Keys(facts) => {
-                if let Some(bound) = facts.bound {
-                    self.selftest.socks(facts.me, Some(bound), false, now);
+            PoolEvent::Keys(facts) => match self.selftest.keys(&facts) {
+                Drift::None => {}
+                Drift::Port => self.count(|me| me.kdf_port_only_drift_total += 1),
+                Drift::Address => {
+                    self.count(|me| me.kdf_drift_total += 1);
+                    let text = format!("our address for {} changed", facts.me);
+                    self.warn(Topic::Endpoint(facts.me), text, now);
                 }
-                match self.selftest.keys(&facts) {
-                    Drift::None => {}
-                    Drift::Port => self.count(|me| me.kdf_port_only_drift_total += 1),
-                    Drift::Address => {
-                        self.count(|me| me.kdf_drift_total += 1);
-                        let text = format!("our address for {} changed", facts.me);
-                        self.warn(Topic::Endpoint(facts.me), text, now);
-                    }
-                }
-            }
+            },
             PoolEvent::Socks {
                 me,
                 reported,

@@ -5,7 +5,14 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::{counters::UpstreamCounters, proto::dc::DcTable, settings::RouteSettings};
+use crate::{
+    counters::UpstreamCounters,
+    proto::{
+        dc::DcTable,
+        shadowsocks::{Method, ServerKey},
+    },
+    settings::{HostPort, RouteSettings},
+};
 
 fn settings(weights: &[u16]) -> UpstreamSettings {
     let routes = weights.iter().map(|weight| RouteSettings {
@@ -446,4 +453,31 @@ mod properties {
             prop_assert!(began <= 2 * (retries + 1));
         }
     }
+}
+
+#[test]
+fn middle_proxies_are_reached_by_routes_that_tell_where_they_leave_from() {
+    let server = HostPort::new("127.0.0.1", 1);
+    let key = ServerKey::new(Method::Aes128Gcm, "x").unwrap();
+    let sealed = RouteSettings {
+        kind: RouteKind::Shadowsocks { server, key },
+        ..RouteSettings::direct(true, true, false)
+    };
+    let reserved = RouteSettings {
+        scopes: vec!["front".to_owned()],
+        ..RouteSettings::direct(true, true, false)
+    };
+    let routes = [sealed, reserved, RouteSettings::direct(true, false, false)];
+    let mut upstreams = Upstreams::new(routes.len());
+    for draw in [0.0, 0.5, 0.99] {
+        assert_eq!(upstreams.pick_middle(&routes, false, draw), Some(2));
+        assert_eq!(upstreams.pick_middle(&routes, true, draw), None);
+    }
+    // A route without an alternative is taken, healthy or not; a healthy one is taken rather.
+    upstreams.routes[2].set_healthy(false);
+    assert_eq!(upstreams.pick_middle(&routes, false, 0.5), Some(2));
+    let both = [RouteSettings::direct(true, false, false), routes[2].clone()];
+    let mut upstreams = Upstreams::new(both.len());
+    upstreams.routes[0].set_healthy(false);
+    assert_eq!(upstreams.pick_middle(&both, false, 0.0), Some(1));
 }
