@@ -109,7 +109,7 @@ pub(crate) struct Flags {
     /// Directory of state and cache files, absolute, over general.data_path.
     #[arg(long, value_name = "DIR", global = true, visible_alias = "working-dir")]
     pub(crate) data_path: Option<PathBuf>,
-    /// Contact no data centre before a client asks for it.
+    /// Contact no data centre before a client asks for it, and no front site at all.
     #[arg(long, global = true)]
     pub(crate) no_probe: bool,
     /// Log to this file, over logging.destination.

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod file_write;
 mod first_run;
+mod front;
 mod host_cpu;
 mod links;
 mod live;

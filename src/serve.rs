@@ -23,6 +23,7 @@ use self::banner::{Served, announce, banner};
 use crate::{
     cli::{self, Exit},
     config::{Config, Loaded, general::LogLevel},
+    front,
     links::{Detected, LinkBase},
     live::{Live, LiveStore, Parts},
     logging::Log,
@@ -54,7 +55,7 @@ pub(crate) struct Options {
     pub(crate) log_level: LogLevel,
     /// The command line chose it, so the file does not.
     pub(crate) log_level_fixed: bool,
-    /// Contact no DC before a client asks for it.
+    /// Contact nobody before a client asks for it: no DC, no front site.
     pub(crate) no_probe: bool,
 }
 
@@ -147,6 +148,7 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         out: &out,
     };
     let me = start_me(&loaded, &options, &plane, &around)?;
+    start_front(&loaded, &options, &plane, &out)?;
     let direct = me.is_none();
     let control = Control {
         quotas,
@@ -217,6 +219,26 @@ fn start_me(
     let me = Me::start(parts);
     let me = me.map_err(|error| (Exit::Host, format!("cannot start the Middle-End: {error}")))?;
     Ok(Some(Arc::new(me)))
+}
+
+/// Whoever learns how the sites answer that ours are to look like.
+fn start_front(
+    loaded: &Loaded,
+    options: &Options,
+    plane: &Plane,
+    out: &Arc<RouteOut>,
+) -> Result<(), Failure> {
+    let Some(settings) = wiring::front::settings(&loaded.config, &options.data_path) else {
+        return Ok(());
+    };
+    if options.no_probe {
+        tracing::info!("--no-probe: nothing is learned from the sites of tls_domain");
+        return Ok(());
+    }
+    let route = wiring::front::route(&loaded.config, out);
+    let link = plane.front_link();
+    front::start(settings, route, Box::new(move |fronts| link.post(&fronts)))
+        .map_err(|error| (Exit::Host, format!("cannot learn from sites: {error}")))
 }
 
 /// What the control side works with.

@@ -220,15 +220,26 @@ fn tls(loaded: &Loaded) -> TlsSettings {
             0 => (0, 0),
             max => (millis(tls.server_hello_delay_min_ms), millis(max)),
         },
-        flight_bytes: if loaded.sets("censorship.fake_cert_len") {
-            let bytes = u16::try_from(tls.fake_cert_len)
-                .unwrap_or(u16::MAX)
-                .clamp(1024, 10_000);
-            (bytes, bytes)
-        } else {
-            FLIGHT_BYTES
-        },
+        flight_bytes: flight_bytes(loaded),
+        alpn_enforce: tls.alpn_enforce,
+        compact_ttl: (tls.serverhello_compact)
+            .then(|| Duration::from_secs(tls.tls_full_cert_ttl_secs)),
     }
+}
+
+/// Sizes of the certificate flight where none was learned.
+fn flight_bytes(loaded: &Loaded) -> (u16, u16) {
+    let tls = &loaded.config.censorship;
+    let one = if loaded.sets("censorship.fake_cert_len") {
+        let bytes = u16::try_from(tls.fake_cert_len).unwrap_or(u16::MAX);
+        bytes.clamp(FLIGHT_BYTES_MIN, FLIGHT_BYTES_MAX)
+    } else if tls.tls_emulation {
+        return FLIGHT_BYTES;
+    } else {
+        // One for the life of the process, as a server has one certificate.
+        rand::random_range(FLIGHT_BYTES_MADE_UP)
+    };
+    (one, one)
 }
 
 fn timeouts(config: &Config) -> TimeoutSettings {
@@ -356,6 +367,11 @@ const QUEUE_BYTES: (usize, usize) = (65_536, 67_108_864);
 const SKEW_SECS_MAX: u32 = 120;
 /// protocol.md 6.7, without a measurement.
 const FLIGHT_BYTES: (u16, u16) = (2048, 4500);
+/// The same without learning, where the key keeps its default (config.json, `fake_cert_len`).
+const FLIGHT_BYTES_MADE_UP: std::ops::RangeInclusive<u16> = 1024..=4095;
+/// What the key may say: what clients take.
+const FLIGHT_BYTES_MIN: u16 = 1024;
+const FLIGHT_BYTES_MAX: u16 = 10_000;
 /// protocol.md 6.6.
 const REPLAY_ENTRIES: usize = 1_048_576;
 const REPLAY_WINDOW: Duration = Duration::from_secs(48 * 3600);
@@ -366,6 +382,7 @@ const HALF_CLOSE: Duration = Duration::from_secs(5);
 /// What "unlimited" means for one process.
 const CONNECTIONS_MAX: usize = 16_777_216;
 
+pub(crate) mod front;
 pub(crate) mod listen;
 pub(crate) mod mask;
 pub(crate) mod me;

@@ -24,7 +24,7 @@ use crate::{
     proto::{
         crypto::HmacKey, dc::DcId, faketls::record::RecordReader, framing::Framing, secret::Secret,
     },
-    settings::{AddressSettings, Modes, TlsSettings, UnknownSni, UserSettings},
+    settings::{AddressSettings, FrontTable, Modes, TlsSettings, UnknownSni, UserSettings},
 };
 
 /// The proxy's clock, Unix seconds.
@@ -37,6 +37,7 @@ pub const DOMAIN: &str = "www.example.com";
 pub struct Door {
     modes: Modes,
     tls: TlsSettings,
+    fronts: FrontTable,
     users: Arc<UserTable>,
     hints: Hints,
     replay: Arc<ReplayStore>,
@@ -117,7 +118,10 @@ impl Door {
                 skew_secs_max: Some(120),
                 hello_delay_ms: (0, 0),
                 flight_bytes: (2048, 2052),
+                alpn_enforce: true,
+                compact_ttl: None,
             },
+            fronts: FrontTable::default(),
             users: Arc::new(UserTable::new(rows.collect())),
             hints: Hints::default(),
             replay: Arc::new(ReplayStore::new(64, REPLAY_WINDOW)),
@@ -143,6 +147,7 @@ impl Door {
         Self {
             modes: self.modes,
             tls: self.tls.clone(),
+            fronts: self.fronts.clone(),
             users: Arc::clone(&self.users),
             hints: Hints::default(),
             replay: Arc::clone(&self.replay),
@@ -211,6 +216,8 @@ impl Door {
         let mut context = Context {
             modes: self.modes,
             tls: &self.tls,
+            fronts: &self.fronts,
+            returning: None,
             users: &self.users,
             hints: &mut self.hints,
             replay: &self.replay,

@@ -17,7 +17,11 @@ mod policy;
 pub mod proto;
 pub mod settings;
 
-pub use net::{Clock, Control, Mailbox, NameLink, PlaceGauge, Plane, StartError, Updating, start};
+pub use settings::FrontTable;
+
+pub use net::{
+    Clock, Control, FrontLink, Mailbox, NameLink, PlaceGauge, Plane, StartError, Updating, start,
+};
 
 /// Middle proxies: what the supervisor of the process decides with, and what it says to the shards.
 pub mod me {

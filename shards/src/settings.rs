@@ -9,12 +9,14 @@ use ipnet::IpNet;
 
 use crate::proto::{dc::DcTable, middle::proxy_req::AdTag, secret::Secret};
 
+mod front;
 mod listen;
 mod mask;
 mod me;
 mod names;
 mod upstream;
 
+pub use self::front::{FlightBytes, Flights, Front, FrontTable, SuiteOrder};
 pub use self::listen::{ListenerSettings, PlaceSettings, ProxySettings, UnixListenerSettings};
 pub use self::mask::{MaskSettings, MaskTarget, OwnAddresses};
 pub use self::me::{
@@ -257,6 +259,10 @@ pub struct TlsSettings {
     pub hello_delay_ms: (u32, u32),
     /// Bytes of the emulated certificate flight when none was measured, inclusive range.
     pub flight_bytes: (u16, u16),
+    /// Clients whose list of application protocols has neither `h2` nor `http/1.1` are strangers.
+    pub alpn_enforce: bool,
+    /// How long an address that got a full answer gets short ones; `None`: all are full.
+    pub compact_ttl: Option<Duration>,
 }
 
 /// Policy for a valid hello with an SNI that is not ours (protocol.md 7.4).

@@ -17,26 +17,27 @@ keys! {
         /// Chooses what happens to a TLS client naming an unknown domain.
         unknown_sni_action: UnknownSniAction = UnknownSniAction::Drop; Restart, Now
         /// Fetches front-site TLS data through upstreams with this scope.
-        tls_fetch_scope: String = String::new(); Restart, Later
+        tls_fetch_scope: String = String::new(); Restart, Now
         /// Sets the size of the made-up certificate.
         fake_cert_len: usize = 2048; Restart, Now
         /// Copies TLS record sizes from the real front site.
-        tls_emulation: bool = true; Restart, Later
+        tls_emulation: bool = true; Restart, Now
         /// Names the directory for cached front-site data.
-        tls_front_dir: String = "tlsfront".into(); Restart, Later
+        tls_front_dir: String = "tlsfront".into(); Restart, Now
         /// Sets the shortest delay before the TLS answer.
         server_hello_delay_min_ms: u64 = 8; Restart, Now
         /// Sets the longest delay before the TLS answer.
         server_hello_delay_max_ms: u64 = 24; Restart, Now
-        /// Sets how many session-ticket records follow the handshake.
-        tls_new_session_tickets: u8 = 0; Restart, Later
+        /// Sets how many session-ticket records follow the handshake; none ever do, because
+        /// Telegram's own clients take them for data and hang up.
+        tls_new_session_tickets: u8 = 0; Restart, Inert
         /// Allows shorter TLS answers for returning addresses.
-        serverhello_compact: bool = false; Restart, Later
+        serverhello_compact: bool = false; Restart, Now
         /// Sets how long a client address gets the shorter TLS answer after a full one.
-        tls_full_cert_ttl_secs: u64 = 90; Restart, Later
+        tls_full_cert_ttl_secs: u64 = 90; Restart, Now
         /// Answers with an application protocol the client offered and treats clients offering no
         /// known one as strangers.
-        alpn_enforce: bool = true; Restart, Later
+        alpn_enforce: bool = true; Restart, Now
     }
 }
 
@@ -90,19 +91,19 @@ keys! {
     /// `[censorship.tls_fetch]`.
     TlsFetch in "censorship.tls_fetch" {
         /// Orders the ClientHello styles tried against the front site.
-        profiles: Vec<FetchProfile> = FetchProfile::ORDER.to_vec(); Restart, Later
+        profiles: Vec<FetchProfile> = FetchProfile::ORDER.to_vec(); Restart, Now
         /// Fails instead of going direct when the chosen upstream cannot reach the front site.
-        strict_route: bool = true; Restart, Later
+        strict_route: bool = true; Restart, Now
         /// Limits one attempt to fetch front-site TLS data.
-        attempt_timeout_ms: u64 = 5000, from 1; Restart, Later
+        attempt_timeout_ms: u64 = 5000, from 1; Restart, Now
         /// Limits all attempts to fetch front-site TLS data together.
-        total_budget_ms: u64 = 15_000, from 1; Restart, Later
+        total_budget_ms: u64 = 15_000, from 1; Restart, Now
         /// Adds random reserved values to the fetch ClientHello.
-        grease_enabled: bool = false; Restart, Later
+        grease_enabled: bool = false; Restart, Now
         /// Makes the fetch ClientHello repeatable for tests.
-        deterministic: bool = false; Restart, Later
+        deterministic: bool = false; Restart, Now
         /// Remembers the ClientHello style that worked for this long.
-        profile_cache_ttl_secs: u64 = 600; Restart, Later
+        profile_cache_ttl_secs: u64 = 600; Restart, Now
     }
 }
 

@@ -160,7 +160,7 @@ impl Config {
 /// All that `proto/dc.rs` has addresses for: none of those may ever be connected to.
 const DC_IDS: [i16; 9] = [1, 2, 3, 4, 5, 203, 10001, 10002, 10003];
 
-const FIXED: [(&str, &str); 20] = [
+const FIXED: [(&str, &str); 21] = [
     ("general.use_middle_proxy", "false"),
     ("general.log_level", "\"verbose\""),
     ("general.disable_colors", "true"),
@@ -179,6 +179,8 @@ const FIXED: [(&str, &str); 20] = [
     ("censorship.tls_domain", "\"www.example.org\""),
     // The default would send strangers to the main domain, on the Internet.
     ("censorship.mask", "false"),
+    // Nobody outside is asked how that site answers.
+    ("censorship.tls_emulation", "false"),
     ("censorship.server_hello_delay_min_ms", "0"),
     ("censorship.server_hello_delay_max_ms", "0"),
     ("shards.probe_secs", "0"),

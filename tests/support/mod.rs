@@ -21,6 +21,7 @@ pub(crate) mod scripted_socks;
 pub(crate) mod servers;
 pub(crate) mod socks_server;
 pub(crate) mod ss_server;
+pub(crate) mod tls_site;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},

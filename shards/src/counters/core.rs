@@ -83,6 +83,8 @@ labels! {
         TlsReplay = "tls_replay",
         /// Digest fits, SNI is not ours.
         TlsUnknownSni = "tls_unknown_sni",
+        /// Digest fits, application protocols are none of the web's.
+        TlsUnknownAlpn = "tls_unknown_alpn",
         /// A FakeTLS client broke the record layer or its inner header.
         TlsInner = "tls_bad_inner_handshake",
         /// No secret fits the obfuscated2 header, or its mode is off.
@@ -137,6 +139,8 @@ labels! {
         Replay = "replay",
         /// SNI not ours.
         UnknownSni = "unknown_sni",
+        /// Application protocols that no web server speaks.
+        UnknownAlpn = "unknown_alpn",
         /// Mode switched off.
         ModeDisabled = "mode_disabled",
         /// The user is known, and has used up a limit.

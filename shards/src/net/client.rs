@@ -205,6 +205,8 @@ impl Shard {
             rng,
             keys,
             fingerprints,
+            fronts,
+            returning,
             totals,
             ..
         } = self;
@@ -215,6 +217,8 @@ impl Shard {
             &mut Context {
                 modes: settings.modes,
                 tls: &settings.tls,
+                fronts,
+                returning: returning.as_deref_mut(),
                 users,
                 hints,
                 replay,

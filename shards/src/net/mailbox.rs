@@ -12,7 +12,7 @@ use crate::{
     control::{Command, Observations, ShardSnapshot, TlsFingerprints},
     engine::Doorbell,
     policy::me::plan::Plan,
-    settings::NameTable,
+    settings::{FrontTable, NameTable},
 };
 
 /// Where commands for one shard are posted, from any thread.
@@ -31,6 +31,8 @@ pub(super) enum Order {
     Me(Arc<Plan>),
     /// Host names mean something else now.
     Names(Arc<NameTable>),
+    /// Answer clients as these sites do.
+    Fronts(Arc<FrontTable>),
     /// Stop accepting, let sessions go on until the configured limit, then close them.
     Drain,
     /// Close everything now.

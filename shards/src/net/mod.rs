@@ -24,4 +24,4 @@ mod update;
 
 pub use self::control::{Control, Updating};
 pub use self::mailbox::Mailbox;
-pub use self::start::{Clock, MeLink, NameLink, PlaceGauge, Plane, StartError, start};
+pub use self::start::{Clock, FrontLink, MeLink, NameLink, PlaceGauge, Plane, StartError, start};

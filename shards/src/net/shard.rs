@@ -41,11 +41,12 @@ use crate::{
         observations::Observed,
         permits::Permits,
         replay::ReplayStore,
+        returning::Returning,
         timer::Timers,
         upstream::{Board, Upstreams},
         users::{Hints, UserTable},
     },
-    settings::{HotSettings, NameTable, Parking, Settings},
+    settings::{FrontTable, HotSettings, NameTable, Parking, Settings},
 };
 
 /// Everything one core owns. Plain data: nobody else touches it.
@@ -84,6 +85,8 @@ pub(super) struct Shard {
     pub(super) unknown_dcs: HashSet<i16>,
     pub(super) fingerprints: Fingerprints,
     pub(super) observed: Observed,
+    pub(super) fronts: Arc<FrontTable>,
+    pub(super) returning: Option<Box<Returning>>,
     pub(super) rng: StdRng,
     pub(super) keys: KeyPool,
     pub(super) now: Millis,
@@ -158,6 +161,7 @@ impl Shard {
             _ => None,
         };
         let routes = parts.settings.upstream.routes.len();
+        let compact_ttl = parts.settings.tls.compact_ttl;
         let mut shard = Self {
             index: parts.index,
             probing: Probing::new(&parts.settings, parts.index),
@@ -186,6 +190,8 @@ impl Shard {
             unknown_dcs: HashSet::new(),
             fingerprints: Fingerprints::default(),
             observed: Observed::default(),
+            fronts: Arc::default(),
+            returning: compact_ttl.map(|ttl| Box::new(Returning::new(ttl))),
             rng: StdRng::from_rng(&mut rng),
             keys,
             now: Millis(0),
@@ -454,6 +460,7 @@ impl Shard {
                 Order::Update(update) => self.update(&update),
                 Order::Me(plan) => self.me_plan(&plan),
                 Order::Names(names) => self.names = names,
+                Order::Fronts(fronts) => self.fronts = fronts,
                 Order::Drain => self.drain(),
                 Order::Stop => self.close_all(),
             }

@@ -29,7 +29,7 @@ use crate::{
         permits::Permits,
         replay::ReplayStore,
     },
-    settings::{NameTable, Settings},
+    settings::{FrontTable, NameTable, Settings},
 };
 
 /// The running data plane.
@@ -92,6 +92,21 @@ impl PlaceGauge {
     #[must_use]
     pub fn max(&self) -> usize {
         self.0.max()
+    }
+}
+
+/// Tells every shard what is known of imitated sites, from any thread.
+#[derive(Clone, Debug)]
+pub struct FrontLink {
+    mailboxes: Vec<Mailbox>,
+}
+
+impl FrontLink {
+    /// Gives every shard another table; never blocks. A shard that has ended takes none.
+    pub fn post(&self, fronts: &Arc<FrontTable>) {
+        for mailbox in &self.mailboxes {
+            mailbox.order(Order::Fronts(Arc::clone(fronts)));
+        }
     }
 }
 
@@ -281,6 +296,14 @@ impl Plane {
     #[must_use]
     pub fn name_link(&self) -> NameLink {
         NameLink {
+            mailboxes: self.mailboxes(),
+        }
+    }
+
+    /// Where what is learned of imitated sites is posted.
+    #[must_use]
+    pub fn front_link(&self) -> FrontLink {
+        FrontLink {
             mailboxes: self.mailboxes(),
         }
     }

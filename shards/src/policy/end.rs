@@ -88,6 +88,8 @@ pub(crate) enum Refusal {
     TlsReplay,
     /// The digest fits, the SNI is not ours.
     TlsUnknownSni,
+    /// The digest fits, but it offers application protocols that no web server speaks.
+    TlsUnknownAlpn,
     /// Behind the ServerHello came something else than a header of this user's.
     TlsInner,
     /// The inner header fits, but its mode is not allowed inside FakeTLS.
@@ -211,6 +213,7 @@ impl Refusal {
             Self::TlsSkew { .. } => BadClass::TlsSkew,
             Self::TlsReplay => BadClass::TlsReplay,
             Self::TlsUnknownSni => BadClass::TlsUnknownSni,
+            Self::TlsUnknownAlpn => BadClass::TlsUnknownAlpn,
             Self::TlsInner | Self::TlsInnerMode => BadClass::TlsInner,
             Self::ObfuscatedAuth | Self::ObfuscatedMode => BadClass::ObfuscatedAuth,
             Self::ObfuscatedReplay => BadClass::ObfuscatedReplay,
@@ -230,6 +233,7 @@ impl Refusal {
             Self::TlsSkew { .. } => (FailureClass::ClockSkew, FailureStage::TlsCore),
             Self::TlsReplay => (FailureClass::Replay, FailureStage::TlsCore),
             Self::TlsUnknownSni => (FailureClass::UnknownSni, FailureStage::TlsCore),
+            Self::TlsUnknownAlpn => (FailureClass::UnknownAlpn, FailureStage::TlsCore),
             Self::TlsInner => (
                 FailureClass::Malformed,
                 FailureStage::TlsPostServerhelloMtproto,

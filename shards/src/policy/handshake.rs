@@ -13,24 +13,24 @@ use super::{
     end::Refusal,
     fingerprints::Fingerprints,
     replay::{KeyKind, ReplayStore, Seen},
+    returning::Returning,
+    server_flight::{Asked, Means, server_flight},
     users::{Hints, UserId, UserTable},
 };
 use crate::{
     counters::FailureStage,
     proto::{
-        crypto::HmacKey,
         faketls::{
             client_hello::{
-                HelloError, HelloFields, RANDOM_AT, check_skew, hello_len, parse_fields,
+                AlpnOffer, HelloError, HelloFields, RANDOM_AT, check_skew, hello_len, parse_fields,
                 replay_key, verify, zero_random,
             },
             record::RecordReader,
-            server_hello::{Answer, Group, answer},
         },
         obfuscated2::{self, ClientKeys, HEADER_BYTES, Opening},
         sniff::{Sniffed, sniff},
     },
-    settings::{Modes, TlsSettings, UnknownSni},
+    settings::{FrontTable, Modes, TlsSettings, UnknownSni},
 };
 
 /// One client that is not known yet.
@@ -64,6 +64,10 @@ enum Phase {
 pub(crate) struct Context<'a> {
     pub(crate) modes: Modes,
     pub(crate) tls: &'a TlsSettings,
+    /// What is known of the sites that are imitated.
+    pub(crate) fronts: &'a FrontTable,
+    /// Set when addresses that return get short answers.
+    pub(crate) returning: Option<&'a mut Returning>,
     pub(crate) users: &'a UserTable,
     pub(crate) hints: &'a mut Hints,
     pub(crate) replay: &'a ReplayStore,
@@ -243,10 +247,25 @@ impl Handshake {
         if let Some(refused) = judge_sni(&fields, ctx.tls) {
             return refused;
         }
+        if ctx.tls.alpn_enforce && offers_no_web(&fields) {
+            return Progress::Refused(Refusal::TlsUnknownAlpn);
+        }
         let Some(hmac) = ctx.users.hmac(user) else {
             return Progress::Refused(Refusal::TlsDigest);
         };
-        let flight = server_flight(&fields, random, hmac, ctx);
+        let returning = ctx.returning.as_mut();
+        let asked = Asked {
+            fields: &fields,
+            random,
+            hmac,
+            front: ctx.fronts.get(named_domain(&fields, ctx.tls)),
+            returns: returning.is_some_and(|one| !one.wants_full(ctx.visit.from, ctx.visit.now)),
+        };
+        let means = Means {
+            random: ctx.random,
+            public_key: ctx.public_key,
+        };
+        let flight = server_flight(&asked, ctx.tls, means);
         ctx.hints.learn(user, ctx.visit.from);
         self.phase = Phase::Inner {
             user,
@@ -375,39 +394,16 @@ fn judge_sni(fields: &HelloFields<'_>, tls: &TlsSettings) -> Option<Progress> {
     }
 }
 
-fn server_flight(
-    fields: &HelloFields<'_>,
-    client_random: &[u8; 32],
-    hmac: &HmacKey,
-    ctx: &mut Context<'_>,
-) -> Box<[u8]> {
-    let group = if fields.mlkem {
-        Group::Hybrid
-    } else {
-        Group::X25519
-    };
-    let mut share = [0; 1088 + 32];
-    let bytes = group.key_share_bytes();
-    let share = share.get_mut(..bytes).unwrap_or_default();
-    // Any bytes are a ciphertext; the key behind it is a real one.
-    if let Some((ciphertext, key)) = share.split_last_chunk_mut::<32>() {
-        (ctx.random)(ciphertext);
-        *key = (ctx.public_key)();
-    }
-    let (least, most) = ctx.tls.flight_bytes;
-    let mut draw = [0; 4];
-    (ctx.random)(&mut draw);
-    let spread = u32::from(most.saturating_sub(least)) + 1;
-    let flight_bytes = usize::from(least) + (u32::from_le_bytes(draw) % spread) as usize;
-    let mut out = Vec::with_capacity(2048 + flight_bytes);
-    let says = Answer {
-        session_id: fields.session_id,
-        suite: fields.suite,
-        group,
-        key_share: share,
-        flight_bytes,
-        key_share_first: false,
-    };
-    answer(&mut out, hmac, client_random, &says, ctx.random);
-    out.into_boxed_slice()
+/// Our domain that the client named; the main one when it named none of ours.
+fn named_domain<'a>(fields: &HelloFields<'_>, tls: &'a TlsSettings) -> &'a str {
+    let own = || tls.domains.iter();
+    let named = own().find(|domain| fields.sni_is(domain) == Some(true));
+    named.or_else(|| own().next()).map_or("", String::as_str)
+}
+
+/// A list of application protocols of which a web server speaks none. A missing or unreadable list
+/// is none: some of Telegram's own builds have odd extensions (protocol.md 6.2).
+fn offers_no_web(fields: &HelloFields<'_>) -> bool {
+    let first = fields.alpn.and_then(|alpn| alpn.names().next());
+    first.is_some() && fields.alpn_offer() == AlpnOffer::Neither
 }

@@ -18,6 +18,8 @@ pub(crate) mod observations;
 pub(crate) mod permits;
 pub(crate) mod rates;
 pub(crate) mod replay;
+pub(crate) mod returning;
+pub(crate) mod server_flight;
 pub(crate) mod timer;
 pub(crate) mod upstream;
 pub(crate) mod users;

@@ -257,16 +257,10 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             skew_secs_max: Some(120),
             hello_delay_ms: (0, 0),
             flight_bytes: (1024, 4096),
+            alpn_enforce: true,
+            compact_ttl: None,
         },
-        timeouts: TimeoutSettings {
-            first_byte: long,
-            handshake: long,
-            inner_header: long,
-            idle: long,
-            half_close: long,
-            keepalive: Duration::ZERO,
-            client_ack: Duration::ZERO,
-        },
+        timeouts: timeouts(long),
         replay: ReplaySettings {
             entries: 65_536,
             window: Duration::from_secs(600),
@@ -292,6 +286,19 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
         me: None,
         hot: HotSettings::default(),
         users: Arc::new([user("one", Secret([1; 16])), user("two", SECRET)]),
+    }
+}
+
+/// All phases may take so long.
+fn timeouts(long: Duration) -> TimeoutSettings {
+    TimeoutSettings {
+        first_byte: long,
+        handshake: long,
+        inner_header: long,
+        idle: long,
+        half_close: long,
+        keepalive: Duration::ZERO,
+        client_ack: Duration::ZERO,
     }
 }
 

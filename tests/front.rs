@@ -1,0 +1,306 @@
+//! Answers that look like those of the site behind the domain: learned from a real nginx, kept
+//! over a restart, and read by other people's TLS clients.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    time::Duration,
+};
+
+use bench::client::{Client, Dial, Mode, Opening};
+use shards::proto::faketls::{
+    client_hello::HelloKind,
+    server_hello::{FLIGHT_BYTES_MAX, FLIGHT_BYTES_MIN},
+};
+
+use support::{
+    Config, Proxy, fake_dc, servers,
+    tls_site::{Certificate, TlsSite},
+    wait_until,
+};
+
+/// An answer to one hello, taken apart by hand.
+#[derive(Debug)]
+struct Seen {
+    /// The ServerHello's record.
+    hello: Vec<u8>,
+    /// Payload bytes of all encrypted records.
+    flight_bytes: usize,
+    records: usize,
+}
+
+impl Seen {
+    /// The ServerHello without what is different each time.
+    fn shape(&self) -> Vec<u8> {
+        let mut shape = self.hello.clone();
+        shape[11..43].fill(0);
+        // The key is the last 32 bytes, or is followed by the six of `supported_versions`.
+        let key_last = shape[81..83] == [0x00, 0x2b];
+        let end = shape.len() - if key_last { 0 } else { 6 };
+        shape[end - 32..end].fill(0);
+        shape
+    }
+}
+
+/// What `addr` answers to the hello of a real client until it waits for more; several at once,
+/// because that takes a while.
+fn ask_often(addr: SocketAddr, hellos: &[Vec<u8>]) -> Vec<Seen> {
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = hellos
+            .iter()
+            .map(|hello| scope.spawn(move || ask(addr, hello)))
+            .collect();
+        asking
+            .into_iter()
+            .map(|thread| thread.join().expect("an answer"))
+            .collect()
+    })
+}
+
+fn ask(addr: SocketAddr, hello: &[u8]) -> Seen {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.write_all(hello).unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        // Long enough for a server on a busy machine, once it has begun.
+        let patience = if bytes.is_empty() { 30_000 } else { 1_500 };
+        let limit = Some(Duration::from_millis(patience));
+        stream.set_read_timeout(limit).unwrap();
+        let mut piece = [0; 16_384];
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+        }
+    }
+    let mut seen = Seen {
+        hello: Vec::new(),
+        flight_bytes: 0,
+        records: 0,
+    };
+    let mut rest = &bytes[..];
+    while let Some((header, behind)) = rest.split_at_checked(5) {
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        match header[0] {
+            0x16 => seen.hello = rest[..5 + length].to_vec(),
+            0x14 => assert_eq!(behind[..length], [1]),
+            0x17 => {
+                seen.flight_bytes += length;
+                seen.records += 1;
+            }
+            kind => unreachable!("record type {kind:#04x}"),
+        }
+        rest = &behind[length..];
+    }
+    assert!(rest.is_empty() && seen.records > 0, "{bytes:02x?}");
+    seen
+}
+
+fn hello(proxy: &Proxy, kind: HelloKind) -> Vec<u8> {
+    let dial = Dial {
+        hello: kind,
+        ..proxy.dial(Mode::Ee)
+    };
+    Opening::new(&dial).hello.unwrap()
+}
+
+/// What openssl's client, which reads the messages, says about the size of the flight.
+fn openssl_counts(addr: SocketAddr, alpn: &str) -> usize {
+    let openssl = servers::find("openssl").unwrap();
+    let output = Command::new(openssl)
+        .args(["s_client", "-msg", "-servername", "www.example.org"])
+        .args(["-alpn", alpn, "-connect", &addr.to_string()])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut bytes = 0;
+    for line in text.lines() {
+        let message = [
+            "EncryptedExtensions",
+            "Certificate",
+            "CertificateVerify",
+            "Finished",
+        ]
+        .iter()
+        .any(|name| line.starts_with("<<< ") && line.ends_with(&format!("], {name}")));
+        if message {
+            let (_, behind) = line.split_once("[length ").unwrap();
+            let (length, _) = behind.split_once(']').unwrap();
+            let length = usize::from_str_radix(length, 16).unwrap();
+            // In records of at most 16 KiB, each with its type and its tag.
+            bytes += length + 17 * length.div_ceil(16_384);
+        }
+    }
+    assert!(bytes > 0, "{text}");
+    bytes
+}
+
+fn proxy(dc: SocketAddr, site: SocketAddr) -> Proxy {
+    let proxy = Config::new(dc)
+        .set("censorship.tls_emulation", true)
+        .set("censorship.mask_host", "\"127.0.0.1\"")
+        .set("censorship.mask_port", site.port())
+        .start();
+    wait_until_learned(&proxy);
+    proxy
+}
+
+fn wait_until_learned(proxy: &Proxy) {
+    wait_until("the site's answers are learned", || {
+        proxy.log().contains("learned from").then_some(())
+    });
+}
+
+/// Whether sizes are those of the site, as far as clients take them.
+fn is_near(ours: usize, site: &[usize]) -> bool {
+    let (least, most) = (*site.iter().min().unwrap(), *site.iter().max().unwrap());
+    let clamp = |bytes: usize| bytes.clamp(FLIGHT_BYTES_MIN, FLIGHT_BYTES_MAX);
+    (clamp(least - 1)..=clamp(most + 1)).contains(&ours)
+}
+
+/// Answers of the proxy and of its site to hellos of both generations.
+fn compare(proxy: &Proxy, site: &TlsSite) -> usize {
+    let mut bytes = 0;
+    for kind in [HelloKind::PostQuantum, HelloKind::Classic517] {
+        let hellos: Vec<Vec<u8>> = (0..6).map(|_| hello(proxy, kind)).collect();
+        let site = ask_often(site.addr, &hellos);
+        let sizes: Vec<usize> = site.iter().map(|seen| seen.flight_bytes).collect();
+        for ours in ask_often(proxy.addr, &hellos) {
+            assert!(
+                is_near(ours.flight_bytes, &sizes),
+                "{} and {sizes:?}",
+                ours.flight_bytes
+            );
+            assert_eq!(ours.records, 1);
+            // Session ids are the clients' own.
+            let (mut mine, mut theirs) = (ours.shape(), site[0].shape());
+            mine[44..76].fill(0);
+            theirs[44..76].fill(0);
+            assert_eq!(mine, theirs);
+            bytes = ours.flight_bytes;
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn answers_are_those_of_a_site_with_an_rsa_key() {
+    imitates(Certificate::Rsa, "").await;
+}
+
+#[tokio::test]
+async fn answers_are_those_of_a_site_with_an_ecdsa_key() {
+    imitates(Certificate::Ecdsa, "").await;
+}
+
+#[tokio::test]
+async fn answers_are_those_of_a_site_with_a_long_chain_and_a_suite_of_its_own() {
+    imitates(Certificate::Chain(7), "ssl_prefer_server_ciphers on;").await;
+}
+
+/// Sizes, suite, group and extensions in their order.
+async fn imitates(certificate: Certificate, more: &str) {
+    let dc = fake_dc();
+    let Some(site) = TlsSite::start(certificate, more) else {
+        return;
+    };
+    let proxy = proxy(dc.addr(), site.addr);
+    let ours = compare(&proxy, &site);
+    // The same by a client that knows where the flight ends; the hash has 32 or 48 bytes.
+    let counted = openssl_counts(site.addr, "h2,http/1.1");
+    assert!(counted.abs_diff(ours) <= 16 + 2, "{counted} and {ours}");
+    let mut client = Client::connect(&proxy.dial(Mode::Ee)).await.unwrap();
+    client.ping().await.unwrap();
+}
+
+#[test]
+fn longer_flights_than_clients_take_are_cut() {
+    let dc = fake_dc();
+    let Some(site) = TlsSite::start(Certificate::Chain(20), "") else {
+        return;
+    };
+    let proxy = proxy(dc.addr(), site.addr);
+    let theirs = ask(site.addr, &hello(&proxy, HelloKind::PostQuantum));
+    assert!(theirs.flight_bytes > 16_384 && theirs.records > 4);
+    assert_eq!(compare(&proxy, &site), FLIGHT_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn what_was_learned_survives_a_restart_without_the_site() {
+    let dc = fake_dc();
+    let Some(site) = TlsSite::start(Certificate::Rsa, "") else {
+        return;
+    };
+    let mut proxy = proxy(dc.addr(), site.addr);
+    let before = ask(proxy.addr, &hello(&proxy, HelloKind::PostQuantum));
+    drop(site);
+    proxy.signal("TERM");
+    proxy.wait_for_end();
+    proxy.start_over();
+    assert!(proxy.log().contains("learned 0 h ago"), "{}", proxy.log());
+    let after = ask(proxy.addr, &hello(&proxy, HelloKind::PostQuantum));
+    assert_eq!(after.flight_bytes, before.flight_bytes);
+    assert_eq!(after.shape()[76..], before.shape()[76..]);
+    wait_until("the site is found to be gone", || {
+        proxy.log().contains("stays in use").then_some(())
+    });
+    let mut client = Client::connect(&proxy.dial(Mode::Ee)).await.unwrap();
+    client.ping().await.unwrap();
+}
+
+#[test]
+fn sites_that_speak_tls_1_2_only_are_estimated() {
+    let dc = fake_dc();
+    let Some(site) = TlsSite::start_with(Certificate::Rsa, "TLSv1.2", "") else {
+        return;
+    };
+    let Some(modern) = TlsSite::start(Certificate::Rsa, "") else {
+        return;
+    };
+    let proxy = proxy(dc.addr(), site.addr);
+    assert!(proxy.log().contains("estimated from TLS 1.2"));
+    let ours = ask(proxy.addr, &hello(&proxy, HelloKind::PostQuantum));
+    let theirs = ask(modern.addr, &hello(&proxy, HelloKind::PostQuantum));
+    // Another certificate of the same kind.
+    let apart = ours.flight_bytes.abs_diff(theirs.flight_bytes);
+    assert!(
+        apart <= 4,
+        "{} and {}",
+        ours.flight_bytes,
+        theirs.flight_bytes
+    );
+}
+
+#[test]
+fn without_imitation_all_answers_have_one_size() {
+    let dc = fake_dc();
+    let proxy = Config::new(dc.addr()).start();
+    let size = || ask(proxy.addr, &hello(&proxy, HelloKind::Classic517)).flight_bytes;
+    let first = size();
+    assert!((1024..=4095).contains(&first));
+    assert_eq!((size(), size()), (first, first));
+}
+
+#[test]
+fn returning_addresses_get_short_answers() {
+    let dc = fake_dc();
+    let proxy = Config::new(dc.addr())
+        .set("censorship.fake_cert_len", 4000)
+        .set("censorship.serverhello_compact", true)
+        .set("censorship.tls_full_cert_ttl_secs", 600)
+        .start();
+    let size = || ask(proxy.addr, &hello(&proxy, HelloKind::PostQuantum)).flight_bytes;
+    assert_eq!(size(), 4000);
+    for _ in 0..3 {
+        assert!((FLIGHT_BYTES_MIN..FLIGHT_BYTES_MIN + 256).contains(&size()));
+    }
+    let without = Config::new(dc.addr())
+        .set("censorship.fake_cert_len", 4000)
+        .start();
+    let size = || ask(without.addr, &hello(&without, HelloKind::PostQuantum)).flight_bytes;
+    assert_eq!((size(), size()), (4000, 4000));
+}
