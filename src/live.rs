@@ -30,6 +30,7 @@ use crate::{
     links::{Detected, LinkBase, page},
     logging::Log,
     me::Me,
+    names::Names,
     plane::ShardPlane,
     quota_file::QuotaFile,
     reload::Reloads,
@@ -72,6 +73,8 @@ pub(crate) struct Parts {
     pub(crate) me: Option<Arc<Me>>,
     /// The ways out of threads that are no shards.
     pub(crate) out: Arc<RouteOut>,
+    /// Whoever resolves names for the shards.
+    pub(crate) names: Option<Names>,
 }
 
 /// The data plane as far as a configuration concerns it; tests have one without sockets.
@@ -284,6 +287,9 @@ impl Live {
         }
         if state.config.network.dns_overrides != config.network.dns_overrides {
             self.parts.out.pin(&config.network.dns_overrides);
+            if let Some(names) = &self.parts.names {
+                names.pin(&config.network.dns_overrides);
+            }
         }
         let names = self.shards().names();
         self.parts.plane.reloaded(running(&config, level, names));

@@ -96,8 +96,6 @@ struct Running {
     live: Arc<Live>,
     watching: Option<watch::Watching>,
     events: Arc<Events>,
-    /// Held to the end: its thread ends with it.
-    _names: Names,
     drain_secs: u64,
 }
 
@@ -285,6 +283,7 @@ fn start_control(
         detected: Detected::find(),
         me,
         out,
+        names: Some(names),
     };
     let live = Live::new(loaded, parts, Box::new(control));
     let served = Served {
@@ -307,7 +306,6 @@ fn start_control(
         live,
         watching: watching.ok(),
         events,
-        _names: names,
         drain_secs: loaded.config.shards.drain_secs,
     })
 }

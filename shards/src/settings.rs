@@ -213,7 +213,7 @@ pub enum RstOnClose {
     Off,
     /// Those of clients that never became known.
     Errors,
-    /// All.
+    /// All but those of strangers who see the mask host: a reset there is the mask host's.
     Always,
 }
 

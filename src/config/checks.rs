@@ -200,6 +200,16 @@ fn scaled(reading: &mut Reading, config: &Config) {
 /// Strangers sent to ourselves would be sent to ourselves. Names are looked at when they are
 /// resolved, by the shards.
 fn mask(reading: &mut Reading, config: &Config) {
+    let own = config.server.listen_unix_sock.as_ref();
+    let site = config
+        .mask
+        .mask_unix_sock
+        .as_ref()
+        .filter(|_| config.mask.mask);
+    if site.is_some() && site == own {
+        let text = "is server.listen_unix_sock, which is this proxy itself; name another site";
+        reading.rule("censorship.mask_unix_sock", text);
+    }
     let Some((key, target, addr)) = wiring::mask::loops(config, &names::own_addresses()) else {
         return;
     };

@@ -113,6 +113,7 @@ impl Bench {
             log_level: None,
             detected: Detected::default(),
             out: Arc::new(wiring::upstream::route_out(&loaded.config)),
+            names: None,
             me: None,
         };
         let live = Live::new(&loaded, parts, Box::new(Fake(Arc::clone(&notes))));

@@ -327,8 +327,17 @@ impl Shard {
         if session.deadline > self.now {
             return self.rearm(key);
         }
-        let State::Approach(approach) = &session.state else {
-            return self.remove(key);
+        let approach = match &session.state {
+            State::Approach(approach) => approach,
+            State::Splice(splice) => {
+                let (client, broken) = (session.client, splice.is_broken());
+                if broken {
+                    // What came before the reset is not taken: no reason to hide it any longer.
+                    self.engine.reset(client);
+                }
+                return self.remove(key);
+            }
+            _ => return self.remove(key),
         };
         match approach.step {
             Step::Pacing => self.approach(key, mask),

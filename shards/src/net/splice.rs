@@ -53,6 +53,11 @@ impl Splice {
         }
     }
 
+    /// One side broke off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// When it is over if nothing moves; `None`: its deadline is set already.
     pub(super) fn deadline(&self, idle: Duration) -> Option<Millis> {
         (!self.over).then(|| self.limits.deadline(idle))
@@ -196,6 +201,9 @@ impl Shard {
 
     /// Closes what a splice holds besides the client's socket.
     pub(super) fn splice_gone(&mut self, splice: &Splice) {
+        if splice.broken {
+            self.engine.reset(splice.host);
+        }
         self.engine.close(splice.host);
         self.strangers.give_back();
         self.totals.core.masks_current -= 1;

@@ -20,6 +20,7 @@ mod refusals;
 mod replays;
 mod scale;
 mod serving;
+mod strangers;
 mod support;
 mod talk;
 mod users;

@@ -121,6 +121,9 @@ fn a_mask_that_is_ourselves_does_not_load() {
         let shown = shown.expect("an error");
         assert!(shown.contains(key) && shown.contains("itself"), "{shown}");
     }
+    let unix = "[server]\nlisten_unix_sock = \"/s\"\n[censorship]\nmask_unix_sock = \"/s\"\n";
+    let shown = found(unix).1.expect("an error");
+    assert!(shown.contains("censorship.mask_unix_sock"), "{shown}");
     let interface = "[censorship]\nmask_host = \"10.0.0.1\"\n";
     assert_eq!(found(interface).0.as_deref(), Some("censorship.mask_host"));
     for fine in [

@@ -11,6 +11,7 @@ mod peers;
 mod resets;
 mod rig;
 mod soak;
+mod splice;
 mod transfer;
 mod wakeups;
 mod watch;
