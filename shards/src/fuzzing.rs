@@ -166,15 +166,23 @@ impl Door {
     ///
     /// What comes behind that is taken as the relay would take it, so that the outcome does not
     /// depend on where the bytes were cut.
+    ///
+    /// # Panics
+    /// When the mask host would get anything else than what a stranger has sent.
     pub fn newcomer(&mut self, pieces: &[&[u8]]) -> Outcome {
         let mut handshake = Handshake::default();
         let mut answer = None;
-        for (index, piece) in pieces.iter().enumerate() {
-            let later = pieces.get(index + 1..).unwrap_or_default();
+        for index in 0..pieces.len() {
+            let (came, later) = pieces.split_at(index + 1);
+            let piece = came.last().copied().unwrap_or_default();
             match self.receive(&mut handshake, piece) {
                 Progress::More => {}
-                Progress::Answer(bytes) => answer = Some(bytes.into_vec()),
+                Progress::Answer(bytes) => {
+                    answer = Some(bytes.into_vec());
+                    handshake.answered();
+                }
                 Progress::Refused(why) => {
+                    assert_eq!(handshake.take_seen(), came.concat(), "for the mask host");
                     let why = Refused(format!("{why:?}"));
                     return Outcome::Refused { why };
                 }
@@ -198,6 +206,10 @@ impl Door {
                     };
                 }
             }
+        }
+        // Whoever stands still here is a stranger in the end.
+        if answer.is_none() {
+            assert_eq!(handshake.take_seen(), pieces.concat(), "for the mask host");
         }
         Outcome::Waits { answer }
     }
