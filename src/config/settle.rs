@@ -139,7 +139,10 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
             "shows nothing while sessions go direct; it needs general.use_middle_proxy = true",
         );
     }
-    for text in routes_advice(config) {
+    let scoped = |text: &str| text.split(',').any(|scope| !scope.trim().is_empty());
+    let mut routes = config.upstreams.iter().filter(|route| route.enabled);
+    if !config.upstreams.is_empty() && routes.all(|route| scoped(&route.scopes)) {
+        let text = "leaves clients no way out: every entry is disabled or has scopes";
         advise("upstreams", text);
     }
     if config.modes.tls && !reading.is_set("censorship.tls_domain") {
@@ -168,17 +171,6 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
     }
     super::reach::advise(reading, config);
     strangers(reading, config);
-}
-
-/// What to know about the ways out.
-fn routes_advice(config: &Config) -> Vec<&'static str> {
-    let enabled = || config.upstreams.iter().filter(|route| route.enabled);
-    let scoped = |text: &str| text.split(',').any(|scope| !scope.trim().is_empty());
-    let mut texts = Vec::new();
-    if !config.upstreams.is_empty() && enabled().all(|route| scoped(&route.scopes)) {
-        texts.push("leaves clients no way out: every entry is disabled or has scopes");
-    }
-    texts
 }
 
 /// Names that no user has.

@@ -111,6 +111,11 @@ fn refuses_one_mistake_at_a_time() {
         "[[upstreams]]\ntype = \"socks5\"",
         "[[upstreams]]\ntype = \"socks5\"\naddress = \"socks5://a:1\"",
         "[[upstreams]]\ntype = \"direct\"\nbindtodevice = \"a\"\nforce_bind = \"b\"",
+        "[[upstreams]]\ntype = \"direct\"\nbindtodevice = \"longer-than-fits\"",
+        "[[upstreams]]\ntype = \"direct\"\nbind_addresses = []",
+        "[[upstreams]]\ntype = \"socks5\"\naddress = \"a:1\"\nusername = \"u\"",
+        "[[upstreams]]\ntype = \"socks5\"\naddress = \"a:1\"\npassword = \"p\"",
+        "[[upstreams]]\ntype = \"socks4\"\naddress = \"a:1\"\nuser_id = \"a\\u0000b\"",
         "[[upstreams]]\ntype = \"shadowsocks\"\nurl = \"ss://aes-128-gcm:x@b:1\"",
         "general.use_middle_proxy = false\n\
          [[upstreams]]\ntype = \"shadowsocks\"\nurl = \"ss://a@b:1\"",

@@ -189,6 +189,15 @@ mod tests {
 
     #[test]
     fn only_disabled_entries_leave_no_way_out() {
+        let users = "[access.users]\nalice = \"3f1c0e5ab2d94c7786f0a1b2c3d4e5f6\"\n";
+        let warned = |entry: &str| {
+            let text = format!("[[upstreams]]\ntype = \"direct\"\n{entry}\n{users}");
+            let loaded = parse(Path::new("config.toml"), text).unwrap();
+            let mut said = loaded.warnings.iter().map(ToString::to_string);
+            said.any(|line| line.contains("no way out"))
+        };
+        assert!(warned("enabled = false") && warned("scopes = \"a\""));
+        assert!(!warned("scopes = \" , \""));
         assert_eq!(
             wired("[[upstreams]]\ntype = \"direct\"\nenabled = false").routes,
             []

@@ -140,3 +140,18 @@ async fn weights_divide_new_sessions() {
     assert!(of("127.0.0.32") > 40, "{taken:?}");
     assert_eq!(of("127.0.0.33"), 0, "{taken:?}");
 }
+
+#[tokio::test]
+async fn without_an_enabled_route_nothing_goes_out() {
+    let dc = fake_dc();
+    let entry = "{ type = \"direct\", enabled = false }";
+    let proxy = Config::new(dc.addr())
+        .set("upstreams", ways(&[entry.to_owned()]))
+        .start();
+    assert_eq!(fails(&proxy).await, (0, 0));
+    assert_eq!(dc.stats().accepted, 0);
+    let (status, answer) = proxy.ask("/v1/health/ready");
+    assert_eq!(status, 503);
+    assert_eq!(answer["data"]["reason"], "no_healthy_upstreams");
+    assert!(proxy.log().contains("no way out"));
+}

@@ -12,7 +12,7 @@ use bench::client::{Client, Dial, Mode};
 
 use super::{ip, row, serve, sources, ways};
 use crate::support::{
-    Config, fake_dc, hasty,
+    Config, fake_dc, has_two_cores, hasty,
     socks_server::{dante, microsocks},
     until,
 };
@@ -182,4 +182,47 @@ async fn new_sessions_leave_a_killed_server_and_return_to_it() {
         task.await.unwrap();
     }
     assert_eq!(load.failed.load(Relaxed), failed);
+}
+
+#[tokio::test]
+async fn every_shard_hears_of_what_probes_found() {
+    let Some(mut first) = microsocks("127.0.0.61", None) else {
+        return;
+    };
+    let (true, Some(second)) = (has_two_cores(), microsocks("127.0.0.62", None)) else {
+        return;
+    };
+    let dc = fake_dc();
+    let entries = [
+        first.entry("socks5", ", weight = 200"),
+        second.entry("socks5", ""),
+    ];
+    let proxy = Config::new(dc.addr())
+        .shards(2)
+        .set("upstreams", ways(&entries))
+        .set("general.upstream_unhealthy_fail_threshold", 1)
+        .set("shards.probe_secs", 1)
+        .start();
+    let healthy = |wanted: bool| (row(&proxy, 0)["healthy"] == wanted).then_some(());
+    until("it is probed", || {
+        let known = |index| row(&proxy, index)["effective_latency_ms"].is_number();
+        (known(0) && known(1)).then_some(())
+    })
+    .await;
+    first.stop();
+    // One client of each shard at least finds out, and neither will try again by itself.
+    for _ in 0..20 {
+        serve(&proxy.dial(Mode::Dd)).await.unwrap();
+    }
+    until("all shards have found out", || healthy(false)).await;
+    sources(&dc);
+    first.start_again();
+    until("a probe finds it again", || healthy(true)).await;
+    // A snapshot asks every shard, which takes over what was found.
+    for _ in 0..40 {
+        serve(&proxy.dial(Mode::Dd)).await.unwrap();
+    }
+    let taken = sources(&dc);
+    let returned = taken.get(&ip("127.0.0.61")).copied().unwrap_or(0);
+    assert!(returned > 30, "{taken:?}");
 }

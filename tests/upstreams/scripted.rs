@@ -180,6 +180,30 @@ async fn a_server_that_stalls_has_the_one_connect_limit() {
 }
 
 #[tokio::test]
+async fn sessions_of_a_stalled_server_move_on_after_the_connect_limit() {
+    let dc = fake_dc();
+    let server = start(Script::Stall);
+    let entries = [
+        format!("{{ type = \"socks5\", address = \"{server}\", weight = 1000 }}"),
+        "{ type = \"direct\" }".to_owned(),
+    ];
+    let proxy = Config::new(dc.addr())
+        .set("upstreams", ways(&entries))
+        .set("general.tg_connect", 1)
+        .set("general.upstream_unhealthy_fail_threshold", 2)
+        .start();
+    for _ in 0..12 {
+        serve(&proxy.dial(Mode::Ee)).await.unwrap();
+    }
+    // The first two of its clients wait for the limit; then nobody is sent there any more.
+    let waited = attempts(&proxy) - 12;
+    assert!((1..=2).contains(&waited), "{waited} waited");
+    assert_eq!(super::row(&proxy, 0)["healthy"], waited < 2);
+    assert_eq!(proxy.zero("upstream/connect_success_total"), 12);
+    assert_eq!(dc.stats().accepted, 12);
+}
+
+#[tokio::test]
 async fn nonsense_and_refusals_are_failed_attempts() {
     for script in [Script::Garbage, Script::HangUp, Script::Refuse(5)] {
         let dc = fake_dc();

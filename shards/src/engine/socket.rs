@@ -301,3 +301,32 @@ pub(super) fn break_off(fd: RawFd) {
     // SAFETY: a plain syscall on a descriptor we own; failure means the peer is already gone.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn bound_sockets_get_their_port_when_they_connect() {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let options = OutgoingOptions {
+            bind: Some([127, 0, 0, 2].into()),
+            ..OutgoingOptions::default()
+        };
+        let fd = outgoing(to, options).expect("a socket");
+        // Without the option the kernel would have picked one that no other socket can have.
+        assert_eq!(
+            local_addr(fd),
+            Some("127.0.0.2:0".parse().expect("an address"))
+        );
+        close_now(fd);
+        let foreign = OutgoingOptions {
+            bind: Some([192, 0, 2, 1].into()),
+            ..OutgoingOptions::default()
+        };
+        let error = outgoing(to, foreign).expect_err("not our address");
+        assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    }
+}
