@@ -172,13 +172,14 @@ fn in_own_network(test: &str) -> bool {
     let (Some(unshare), Some(_ip)) = (find("unshare"), find("ip")) else {
         return false;
     };
-    let allowed = Command::new(&unshare).args(["-rn", "true"]).output();
+    let allowed = Command::new(&unshare).args(["-rnpf", "true"]).output();
     if !allowed.is_ok_and(|output| output.status.success()) {
         println!("skipped: no network namespaces for us");
         return false;
     }
     let output = Command::new(unshare)
-        .arg("-rn")
+        // What is started there ends with it.
+        .args(["-rnpf", "--kill-child"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
