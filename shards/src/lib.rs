@@ -20,7 +20,8 @@ pub mod settings;
 pub use settings::FrontTable;
 
 pub use net::{
-    Clock, Control, FrontLink, Mailbox, NameLink, PlaceGauge, Plane, StartError, Updating, start,
+    Clock, Control, FrontLink, Mailbox, NameLink, PlaceGauge, Plane, PressureLink, StartError,
+    Updating, start,
 };
 
 /// Middle proxies: what the supervisor of the process decides with, and what it says to the shards.

@@ -5,12 +5,14 @@
 
 mod fingerprints;
 mod observations;
+mod pressure;
 mod snapshot;
 
 pub use crate::me::{GroupUse, RefillRow, WriterId, WriterRow, WriterState};
 
 pub use self::fingerprints::{FingerprintRow, FingerprintScope, TlsFingerprints};
 pub use self::observations::{Observation, Observations};
+pub use self::pressure::{CloseEvents, ClosedClient, Pressure};
 pub use self::snapshot::{
     DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow, merge_snapshots,
 };

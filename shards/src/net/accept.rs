@@ -92,7 +92,7 @@ impl Shard {
     }
 
     fn first_byte_deadline(&mut self) -> Millis {
-        match self.settings.timeouts.first_byte {
+        match self.first_byte_limit() {
             Duration::ZERO => self.handshake_deadline(),
             limit => self.now.after(limit),
         }

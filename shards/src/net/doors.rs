@@ -24,8 +24,8 @@ pub(super) struct Door {
 /// All listeners of a shard.
 pub(super) struct Doors {
     all: Vec<(SocketId, Door)>,
-    /// The port of all listeners, if they have one.
-    pub(super) port: Option<u16>,
+    /// The ports of all listeners, each once.
+    pub(super) ports: Vec<u16>,
     /// New clients are let in, as far as the route says.
     pub(super) open: bool,
     /// Too many wait for a place.
@@ -53,14 +53,22 @@ const WAITING_MAX: usize = 128;
 
 impl Doors {
     /// Listeners that accept already.
-    pub(super) fn new(all: Vec<(SocketId, Door)>, port: Option<u16>) -> Self {
+    pub(super) fn new(all: Vec<(SocketId, Door)>, ports: Vec<u16>) -> Self {
         Self {
             all,
-            port,
+            ports,
             open: true,
             crowded: false,
             resting: Vec::new(),
             waiting: VecDeque::new(),
+        }
+    }
+
+    /// The port of all listeners, if they have one.
+    pub(super) fn port(&self) -> Option<u16> {
+        match self.ports.as_slice() {
+            [port] => Some(*port),
+            _ => None,
         }
     }
 

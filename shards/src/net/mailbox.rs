@@ -9,7 +9,7 @@ use async_channel::{Receiver, Sender};
 
 use super::control::Update;
 use crate::{
-    control::{Command, Observations, ShardSnapshot, TlsFingerprints},
+    control::{Command, Observations, Pressure, ShardSnapshot, TlsFingerprints},
     engine::Doorbell,
     policy::me::plan::Plan,
     settings::{FrontTable, NameTable},
@@ -33,6 +33,8 @@ pub(super) enum Order {
     Names(Arc<NameTable>),
     /// Answer clients as these sites do.
     Fronts(Arc<FrontTable>),
+    /// Go by shorter limits, or by the settings' own again.
+    Pressure(Option<Arc<Pressure>>),
     /// Stop accepting, let sessions go on until the configured limit, then close them.
     Drain,
     /// Close everything now.

@@ -13,6 +13,7 @@ mod mailbox;
 mod mask;
 mod me;
 mod pace;
+mod pressure;
 mod probing;
 mod relay;
 mod shard;
@@ -24,4 +25,6 @@ mod update;
 
 pub use self::control::{Control, Updating};
 pub use self::mailbox::Mailbox;
-pub use self::start::{Clock, FrontLink, MeLink, NameLink, PlaceGauge, Plane, StartError, start};
+pub use self::start::{
+    Clock, FrontLink, MeLink, NameLink, PlaceGauge, Plane, PressureLink, StartError, start,
+};

@@ -76,6 +76,11 @@ impl Relay {
         }
     }
 
+    /// One side has ended.
+    pub(super) fn is_closing(&self) -> bool {
+        self.client_ended || self.dc_ended
+    }
+
     /// The state of one direction.
     pub(super) fn flow_mut(&mut self, direction: Direction) -> &mut Flow {
         match direction {
@@ -314,7 +319,7 @@ impl Shard {
         if self.engine.finish(client) {
             self.finished(key, Side::Client);
         } else {
-            let idle = self.now.after(self.settings.timeouts.idle);
+            let idle = self.now.after(self.idle_limit());
             self.set_deadline(key, idle);
         }
     }
@@ -365,7 +370,7 @@ impl Shard {
 
     /// A relay's time is up, or its lazily moved deadline came.
     pub(super) fn relay_expired(&mut self, key: u32) {
-        let idle = self.settings.timeouts.idle;
+        let idle = self.idle_limit();
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };

@@ -28,6 +28,7 @@ use super::{
     tally::{Switch, Totals},
 };
 use crate::{
+    control::Pressure,
     counters::{UpstreamCounters, UserCounters},
     engine::{Engine, Event, SocketId},
     keys::KeyPool,
@@ -107,6 +108,8 @@ pub(super) struct Shard {
     /// Our own address as a PROXY header states it, for those sessions that had one.
     pub(super) stated: HashMap<u32, SocketAddr>,
     pub(super) header_notes: Notes,
+    /// Set while limits are shorter than the settings say.
+    pub(super) pressure: Option<Arc<Pressure>>,
     inbox: Inbox,
     /// Set when sessions may go through middle proxies.
     pub(super) me: Option<Box<Me>>,
@@ -155,11 +158,8 @@ impl Shard {
             .iter()
             .filter_map(|(id, _)| engine.local_addr(*id));
         let mut ports: Vec<u16> = ports.map(|addr| addr.port()).collect();
+        ports.sort_unstable();
         ports.dedup();
-        let listener_port = match ports.as_slice() {
-            [port] => Some(*port),
-            _ => None,
-        };
         let routes = parts.settings.upstream.routes.len();
         let compact_ttl = parts.settings.tls.compact_ttl;
         let mut shard = Self {
@@ -202,10 +202,11 @@ impl Shard {
             paces: Timers::default(),
             next_expiry: None,
             timer_set: None,
-            doors: Doors::new(listeners, listener_port),
+            doors: Doors::new(listeners, ports),
             permits: parts.permits,
             stated: HashMap::new(),
             header_notes: Notes::default(),
+            pressure: None,
             inbox,
             me,
             drain_until: None,
@@ -221,7 +222,10 @@ impl Shard {
 
     /// The port that took this client, as the client sees it.
     pub(super) fn port_of(&self, key: u32) -> u16 {
-        let known = self.doors.port.filter(|_| !self.stated.contains_key(&key));
+        let known = self
+            .doors
+            .port()
+            .filter(|_| !self.stated.contains_key(&key));
         let own = || self.own_addr(key).map(|addr| addr.port());
         known.or_else(own).unwrap_or(0)
     }
@@ -461,6 +465,7 @@ impl Shard {
                 Order::Me(plan) => self.me_plan(&plan),
                 Order::Names(names) => self.names = names,
                 Order::Fronts(fronts) => self.fronts = fronts,
+                Order::Pressure(pressure) => self.set_pressure(pressure),
                 Order::Drain => self.drain(),
                 Order::Stop => self.close_all(),
             }
@@ -513,6 +518,7 @@ impl Shard {
         let Some(mut session) = self.sessions.try_remove(key as usize) else {
             return;
         };
+        self.tell_closed(key, &session);
         self.engine.close(session.client);
         self.totals.core.connections_current -= 1;
         self.permits.give();

@@ -19,7 +19,7 @@ use super::{
     shard::{Parts, Shard},
 };
 use crate::{
-    control::PlaneEvent,
+    control::{PlaneEvent, Pressure},
     engine::{Engine, EngineSettings, Owner, UnixFile, probe::explain},
     policy::{
         Millis,
@@ -73,6 +73,21 @@ impl NameLink {
     pub fn set_names(&self, names: &Arc<NameTable>) {
         for mailbox in &self.mailboxes {
             mailbox.order(Order::Names(Arc::clone(names)));
+        }
+    }
+}
+
+/// Puts shards under pressure, from any thread.
+#[derive(Clone, Debug)]
+pub struct PressureLink {
+    mailboxes: Vec<Mailbox>,
+}
+
+impl PressureLink {
+    /// Shorter limits for every shard, or the settings' own again; never blocks.
+    pub fn set(&self, pressure: Option<&Arc<Pressure>>) {
+        for mailbox in &self.mailboxes {
+            mailbox.order(Order::Pressure(pressure.map(Arc::clone)));
         }
     }
 }
@@ -257,6 +272,14 @@ impl Plane {
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// Where shorter limits are ordered.
+    #[must_use]
+    pub fn pressure_link(&self) -> PressureLink {
+        PressureLink {
+            mailboxes: self.mailboxes(),
+        }
     }
 
     /// How many clients there are and may be.

@@ -16,6 +16,7 @@ use super::{
     session::{Bound, Closing, Middle, Stop},
 };
 use crate::{
+    control::Pressure,
     engine::SocketId,
     net::shard::Shard,
     policy::{
@@ -142,7 +143,7 @@ impl Shard {
             }
             return self.end(key, closing.end);
         }
-        let (soft, hard) = middle.idle_limits(me.pool.plan());
+        let (soft, hard) = middle.idle_limits(me.pool.plan(), self.pressure.as_deref());
         if hard <= now {
             return self.end(key, SessionEnd::Idle);
         }
@@ -279,13 +280,24 @@ impl Me {
 }
 
 impl Middle {
+    /// It only delivers what is queued.
+    pub(in crate::net) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
     /// When silence marks it, and when it ends it.
-    pub(super) fn idle_limits(&self, plan: &Plan) -> (Millis, Millis) {
+    pub(super) fn idle_limits(&self, plan: &Plan, pressure: Option<&Pressure>) -> (Millis, Millis) {
         let uplink = &plan.settings.uplink;
         let hard = self.last_c2d.after(uplink.idle_hard);
         let grace = self.last_d2c.map(|at| at.after(uplink.idle_grace));
         let hard = grace.map_or(hard, |grace| grace.max(hard));
-        (self.last_c2d.after(uplink.idle_soft).min(hard), hard)
+        let soft = self.last_c2d.after(uplink.idle_soft);
+        let Some(pressure) = pressure else {
+            return (soft.min(hard), hard);
+        };
+        let hard = hard.min(self.last_c2d.after(pressure.me_hard));
+        let soft = soft.min(self.last_c2d.after(pressure.me_soft));
+        (soft.min(hard), hard)
     }
 }
 

@@ -82,7 +82,7 @@ impl Shard {
             client_ended: accepted.ended,
         };
         me.sessions += 1;
-        let (soft, _) = middle.idle_limits(me.pool.plan());
+        let (soft, _) = middle.idle_limits(me.pool.plan(), self.pressure.as_deref());
         session.state = State::Middle(Box::new(middle));
         self.totals.core.sessions_total += 1;
         self.bound_receives(key);
