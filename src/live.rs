@@ -27,6 +27,7 @@ use shards::{
 use self::account::Account;
 use crate::{
     config::{self, Config, Digest, Failed, Loaded, changes::Changes, general::LogLevel},
+    firewall::Firewall,
     links::{Detected, LinkBase, page},
     logging::Log,
     me::Me,
@@ -71,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) detected: Detected,
     /// Whoever decides about middle proxies; `None` when every session goes direct.
     pub(crate) me: Option<Arc<Me>>,
+    /// Who looks after the firewall.
+    pub(crate) firewall: Option<Arc<Firewall>>,
     /// The ways out of threads that are no shards.
     pub(crate) out: Arc<RouteOut>,
     /// Whoever resolves names for the shards.
@@ -290,6 +293,11 @@ impl Live {
             if let Some(names) = &self.parts.names {
                 names.pin(&config.network.dns_overrides);
             }
+        }
+        if let Some(firewall) = &self.parts.firewall
+            && !hot.is_empty()
+        {
+            firewall.apply(&config);
         }
         let names = self.shards().names();
         self.parts.plane.reloaded(running(&config, level, names));

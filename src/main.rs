@@ -4,6 +4,7 @@
 mod cli;
 mod config;
 mod file_write;
+mod firewall;
 mod first_run;
 mod front;
 mod host_cpu;

@@ -17,8 +17,8 @@ use std::{
 };
 
 use admin::{
-    ControlPlane, MeStartup, MeView, MinimalDcPathData, PlaneSnapshot, Process, Reloads, Running,
-    Startup, Transport, ip_preference,
+    ConntrackState, ControlPlane, MeStartup, MeView, MinimalDcPathData, PlaneSnapshot, Process,
+    Reloads, Running, Startup, Transport, ip_preference,
 };
 use async_channel::{Receiver, Sender};
 use shards::{
@@ -29,6 +29,7 @@ use shards::{
 };
 
 pub(crate) use self::middle::Middle;
+use crate::firewall::Firewall;
 
 /// Puts a command into one shard's mailbox without waiting.
 pub(crate) type Post = Box<dyn Fn(Command) -> Posted + Send>;
@@ -53,6 +54,7 @@ pub(crate) struct ShardPlane {
     shards: Mutex<Shards>,
     /// Set when the middle proxy is wanted.
     middle: OnceLock<Arc<dyn Middle>>,
+    firewall: OnceLock<Arc<Firewall>>,
 }
 
 /// Mailboxes, and what came back from them.
@@ -75,6 +77,7 @@ impl ShardPlane {
             reloads: Mutex::new(Reloads::default()),
             shards: Mutex::new(Shards::default()),
             middle: OnceLock::new(),
+            firewall: OnceLock::new(),
         }
     }
 
@@ -91,6 +94,11 @@ impl ShardPlane {
     /// The middle proxy is wanted, and this is who runs its supervisor. Only the first call counts.
     pub(crate) fn attach_middle(&self, middle: Arc<dyn Middle>) {
         let _ = self.middle.set(middle);
+    }
+
+    /// Who looks after the firewall. Only the first call counts.
+    pub(crate) fn attach_firewall(&self, firewall: Arc<Firewall>) {
+        let _ = self.firewall.set(firewall);
     }
 
     fn middle_status(&self) -> Option<MeStatus> {
@@ -199,6 +207,11 @@ impl ControlPlane for ShardPlane {
         status.map_or_else(MeStartup::skipped, |status| middle::startup(&status))
     }
 
+    fn conntrack(&self) -> ConntrackState {
+        let firewall = self.firewall.get();
+        firewall.map_or_else(ConntrackState::default, |firewall| firewall.conntrack())
+    }
+
     fn transport(&self) -> Transport {
         let status = self.middle_status();
         status.map_or_else(Transport::direct, |status| middle::transport(&status))
@@ -274,7 +287,7 @@ fn merged(mut total: Observations, part: Observations) -> Observations {
 
 /// The next message, unless the deadline passes or all senders are gone. This thread is no
 /// executor's, and async-channel's own blocking receive knows no deadline.
-fn receive<T>(receiver: &Receiver<T>, deadline: Instant) -> Option<T> {
+pub(crate) fn receive<T>(receiver: &Receiver<T>, deadline: Instant) -> Option<T> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut message = pin!(receiver.recv());

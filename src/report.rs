@@ -51,7 +51,7 @@ pub(crate) fn keys() -> String {
         };
         let effect = match row.effect {
             Effect::Now => "",
-            Effect::Shown | Effect::Later => "; not yet in effect",
+            Effect::Later => "; not yet in effect",
             Effect::Inert => "; does nothing",
         };
         let name = row.name();
@@ -80,7 +80,7 @@ pub(crate) fn warn(loaded: &Loaded) {
 
 /// Whether a finding only says that this build ignores a key.
 fn is_later(finding: &Finding) -> bool {
-    matches!(finding.problem, Problem::NotYet { .. })
+    matches!(finding.problem, Problem::NotYet)
 }
 
 fn section(text: &mut String, title: &str, findings: &[&Finding]) {

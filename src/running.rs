@@ -8,7 +8,7 @@ use std::{
 };
 
 use admin::{
-    ApiSettings, Conntrack, DcAddresses, EffectiveLimitsData, EffectiveMiddleProxyLimits,
+    ApiSettings, DcAddresses, EffectiveLimitsData, EffectiveMiddleProxyLimits,
     EffectiveTimeoutLimits, EffectiveUpstreamLimits, EffectiveUserIpPolicyLimits,
     EffectiveUserTcpPolicyLimits, MetricsSettings, RefusedPeer, RouteKind, Running, Telemetry,
     UpstreamInfo,
@@ -35,10 +35,7 @@ pub(crate) fn running(config: &Config, log_level: LogLevel, names: Vec<Arc<str>>
             me_level: config.telemetry.me_level.as_str(),
         },
         proxy_protocol_enabled: config.server.proxy_protocol,
-        conntrack: Conntrack {
-            enabled: config.conntrack.inline_conntrack_control,
-            available: false,
-        },
+        conntrack_enabled: config.conntrack.inline_conntrack_control,
     }
 }
 

@@ -23,6 +23,7 @@ use self::banner::{Served, announce, banner};
 use crate::{
     cli::{self, Exit},
     config::{Config, Loaded, general::LogLevel},
+    firewall::{self, Firewall},
     front,
     links::{Detected, LinkBase},
     live::{Live, LiveStore, Parts},
@@ -97,6 +98,7 @@ struct Running {
     watching: Option<watch::Watching>,
     events: Arc<Events>,
     drain_secs: u64,
+    firewall: Arc<Firewall>,
 }
 
 type Failure = (Exit, String);
@@ -148,6 +150,17 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
     let me = start_me(&loaded, &options, &plane, &around)?;
     start_front(&loaded, &options, &plane, &out)?;
     let direct = me.is_none();
+    let parts = firewall::Parts {
+        places: plane.places(),
+        link: plane.pressure_link(),
+        open_files: report.open_files,
+    };
+    let firewall = Firewall::start(&loaded.config, parts).map_err(|error| {
+        (
+            Exit::Host,
+            format!("cannot look after the firewall: {error}"),
+        )
+    })?;
     let control = Control {
         quotas,
         plane,
@@ -155,8 +168,11 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         events,
         names,
         out,
+        firewall: Arc::clone(&firewall),
     };
-    let running = start_control(&loaded, options, control, startup)?;
+    // Rules of a start that fails go with it.
+    let running =
+        start_control(&loaded, options, control, startup).inspect_err(|_| firewall.stop())?;
     if let Some(file) = observations
         && let Err(error) = file.keep(&running.shown)
     {
@@ -247,6 +263,7 @@ struct Control {
     events: Arc<Events>,
     names: Names,
     out: Arc<RouteOut>,
+    firewall: Arc<Firewall>,
 }
 
 /// All that knows of the shards and is none.
@@ -263,6 +280,7 @@ fn start_control(
         events,
         names,
         out,
+        firewall,
     } = parts;
     let Some(control) = plane.control() else {
         return Err((Exit::Host, "the shards cannot be controlled".to_owned()));
@@ -274,6 +292,7 @@ fn start_control(
     if let Some(me) = &me {
         shown.attach_middle(Arc::clone(me) as _);
     }
+    shown.attach_firewall(Arc::clone(&firewall));
     let parts = Parts {
         plane: Arc::clone(&shown),
         events: Arc::clone(&events),
@@ -284,6 +303,7 @@ fn start_control(
         me,
         out,
         names: Some(names),
+        firewall: Some(Arc::clone(&firewall)),
     };
     let live = Live::new(loaded, parts, Box::new(control));
     let served = Served {
@@ -307,6 +327,7 @@ fn start_control(
         watching: watching.ok(),
         events,
         drain_secs: loaded.config.shards.drain_secs,
+        firewall,
     })
 }
 

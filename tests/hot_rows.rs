@@ -36,6 +36,8 @@ macro_rules! proofs {
 
 #[path = "hot_rows/me.rs"]
 mod me;
+#[path = "hot_rows/synlimit.rs"]
+mod synlimit;
 
 proofs! {
     users: "access.users",
@@ -69,7 +71,7 @@ fn every_key_that_applies_at_once_has_a_proof() {
         }
     }
     let own = PROVEN.iter().map(|&key| key.to_owned());
-    let mut proven: Vec<String> = own.chain(me::proven()).collect();
+    let mut proven: Vec<String> = own.chain(me::proven()).chain(synlimit::proven()).collect();
     proven.sort_unstable();
     hot.sort_unstable();
     assert_eq!(hot, proven);

@@ -63,7 +63,7 @@ pub use self::{
     model::upstreams::ip_preference,
     model::users::{TlsDomainLink, UserLinks},
     plane::{
-        Build, Conntrack, ControlPlane, DcAddresses, MeView, PlaneSnapshot, Process, Reloads,
+        Build, ConntrackState, ControlPlane, DcAddresses, MeView, PlaneSnapshot, Process, Reloads,
         Reroute, RerouteReason, RouteKind, RouteMode, Running, Telemetry, Transport, UpstreamInfo,
     },
     server::{Api, StartError, bind, serve, start},

@@ -48,6 +48,11 @@ pub trait ControlPlane: Send + Sync + 'static {
         MeStartup::skipped()
     }
 
+    /// What connection tracking control does.
+    fn conntrack(&self) -> ConntrackState {
+        ConntrackState::default()
+    }
+
     /// The route that new sessions take, and why.
     fn transport(&self) -> Transport;
 
@@ -159,8 +164,8 @@ pub struct Running {
     pub telemetry: Telemetry,
     /// Every client connection must start with a PROXY header.
     pub proxy_protocol_enabled: bool,
-    /// Connection tracking control.
-    pub conntrack: Conntrack,
+    /// Connection tracking control is wanted.
+    pub conntrack_enabled: bool,
 }
 
 /// Where one DC is reached without the middle proxy.
@@ -198,13 +203,27 @@ impl Default for Telemetry {
     }
 }
 
-/// Connection tracking control: wanted by the configuration, usable on this host.
+/// What connection tracking control does at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Conntrack {
-    /// The configuration wants it.
-    pub enabled: bool,
-    /// This host and this build can do it.
+pub struct ConntrackState {
+    /// This process has the right and the tool.
     pub available: bool,
+    /// The rules that are wanted are in place.
+    pub rule_apply_ok: bool,
+    /// Limits are shortened.
+    pub pressure_active: bool,
+    /// Ends of connections that wait to be looked at.
+    pub event_queue_depth: u64,
+    /// Tracking entries that were to be deleted.
+    pub delete_attempt_total: u64,
+    /// Those that were.
+    pub delete_success_total: u64,
+    /// Those that were gone already.
+    pub delete_not_found_total: u64,
+    /// Those the kernel would not delete.
+    pub delete_error_total: u64,
+    /// Ends that found no room to wait.
+    pub close_event_drop_total: u64,
 }
 
 /// One configured way to the DCs.

@@ -82,10 +82,7 @@ pub(crate) enum Problem {
         new: &'static str,
     },
     /// Understood, but this build does not act on it.
-    NotYet {
-        /// The control API shows it all the same.
-        shown: bool,
-    },
+    NotYet,
     /// Accepted for compatibility; it never does anything.
     Inert,
 }
@@ -130,10 +127,7 @@ impl fmt::Display for Problem {
             }
             Self::Moved { to } => write!(f, "is not a known key; {to}"),
             Self::Old { new } => write!(f, "is deprecated; use {new}"),
-            Self::NotYet { shown: false } => f.write_str("is not yet in effect in this build"),
-            Self::NotYet { shown: true } => {
-                f.write_str("is not yet in effect in this build (the control API shows it)")
-            }
+            Self::NotYet => f.write_str("is not yet in effect in this build"),
             Self::Inert => f.write_str("is accepted for compatibility and does nothing"),
         }
     }

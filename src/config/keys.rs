@@ -78,8 +78,6 @@ pub(crate) enum Reload {
 pub(crate) enum Effect {
     /// It does.
     Now,
-    /// Not yet, but the control API shows it.
-    Shown,
     /// Not yet.
     Later,
     /// Never; accepted for compatibility.
@@ -105,7 +103,7 @@ pub(crate) trait Group: Sized {
 ///
 /// A row is `name: Type = default` (`name as "key": …` when the key is a Rust word), then limits
 /// (`, from 1` or `, within 1..=9`, `, also 0`, `, step 4`, `, alias "older"`), then after `;` when
-/// a change applies (`Hot`, `Restart`), whether it has an effect (`Now`, `Shown`, `Later`,
+/// a change applies (`Hot`, `Restart`), whether it has an effect (`Now`, `Later`,
 /// `Inert`), and `, old "full.name"` or `; secret` where that is so.
 macro_rules! keys {
     (

@@ -108,8 +108,7 @@ impl Reading {
         let problem = match (row.old, row.effect) {
             (Some(new), _) => Problem::Old { new },
             (None, Effect::Now) => return,
-            (None, Effect::Shown) => Problem::NotYet { shown: true },
-            (None, Effect::Later) => Problem::NotYet { shown: false },
+            (None, Effect::Later) => Problem::NotYet,
             (None, Effect::Inert) => Problem::Inert,
         };
         let place = self.source.place(at);

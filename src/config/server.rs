@@ -28,7 +28,7 @@ keys! {
         /// Lowers the TCP segment size announced to clients on all TCP listeners.
         client_mss: Option<Mss> = None; Restart, Now
         /// Raises the segment size again once the handshake is over.
-        client_mss_bulk: Option<Mss> = None; Restart, Later
+        client_mss_bulk: Option<Mss> = None; Restart, Inert
         /// Expects PROXY v1 or v2 headers from a load balancer.
         proxy_protocol: bool = false; Restart, Now
         /// Limits the time to receive a PROXY header.
@@ -60,23 +60,23 @@ keys! {
         /// Overrides the announced TCP segment size for this listener.
         client_mss: Option<Mss> = None; Restart, Now
         /// Limits new connection attempts per source with firewall rules on this listener.
-        synlimit: SynLimit = SynLimit::Off; Hot, Later
+        synlimit: SynLimit = SynLimit::Off; Hot, Now
         /// Sets the period of the general connection-attempt rate.
-        synlimit_seconds: u32 = 60, from 1; Hot, Later
+        synlimit_seconds: u32 = 60, from 1; Hot, Now
         /// Sets the connection attempts allowed per period by the general rate.
-        synlimit_hitcount: u32 = 48, from 1; Hot, Later
+        synlimit_hitcount: u32 = 48, from 1; Hot, Now
         /// Sets the burst of the general connection-attempt rate.
-        synlimit_burst: u32 = 1, from 1; Hot, Later
+        synlimit_burst: u32 = 1, from 1; Hot, Now
         /// Sets the period of the connection-attempt rate for iOS-like packets.
-        synlimit_ios_seconds: u32 = 1, from 1; Hot, Later
+        synlimit_ios_seconds: u32 = 1, from 1; Hot, Now
         /// Sets the connection attempts allowed per period for iOS-like packets.
-        synlimit_ios_hitcount: u32 = 12, from 1; Hot, Later
+        synlimit_ios_hitcount: u32 = 12, from 1; Hot, Now
         /// Sets the connection-attempt burst for iOS-like packets.
-        synlimit_ios_burst: u32 = 24, from 1; Hot, Later
+        synlimit_ios_burst: u32 = 24, from 1; Hot, Now
         /// Sets how long iptables remembers a source.
-        synlimit_hashlimit_expire_ms: u32 = 60_000, from 1; Hot, Later
+        synlimit_hashlimit_expire_ms: u32 = 60_000, from 1; Hot, Now
         /// Sets the iptables source table size.
-        synlimit_hashlimit_size: u32 = 32_768, from 1; Hot, Later
+        synlimit_hashlimit_size: u32 = 32_768, from 1; Hot, Now
         /// Sets the host shown in links for this listener.
         announce: Option<String> = None; Restart, Now
         /// Deprecated link address; use announce.
@@ -92,21 +92,21 @@ keys! {
     /// `[server.conntrack_control]`.
     Conntrack in "server.conntrack_control" {
         /// Lets the proxy manage connection-tracking rules itself.
-        inline_conntrack_control: bool = true; Restart, Shown
+        inline_conntrack_control: bool = true; Restart, Now
         /// Chooses which client connections bypass kernel tracking.
-        mode: ConntrackMode = ConntrackMode::Tracked; Restart, Later
+        mode: ConntrackMode = ConntrackMode::Tracked; Restart, Now
         /// Chooses the firewall tool used for the rules.
-        backend: ConntrackBackend = ConntrackBackend::Auto; Restart, Later
+        backend: ConntrackBackend = ConntrackBackend::Auto; Restart, Now
         /// Chooses how hard timeouts are cut under pressure.
-        profile: ConntrackProfile = ConntrackProfile::Balanced; Restart, Later
+        profile: ConntrackProfile = ConntrackProfile::Balanced; Restart, Now
         /// Lists listener addresses that bypass tracking in hybrid mode.
-        hybrid_listener_ips: Vec<IpAddr> = Vec::new(); Restart, Later
+        hybrid_listener_ips: Vec<IpAddr> = Vec::new(); Restart, Now
         /// Enters connection-tracking pressure mode at this usage percentage.
-        pressure_high_watermark_pct: u8 = 85, within 1..=100; Restart, Later
+        pressure_high_watermark_pct: u8 = 85, within 1..=100; Restart, Now
         /// Leaves connection-tracking pressure mode at or below this usage percentage.
-        pressure_low_watermark_pct: u8 = 70; Restart, Later
+        pressure_low_watermark_pct: u8 = 70; Restart, Now
         /// Limits tracking-entry deletions per second.
-        delete_budget_per_sec: u64 = 4096, from 1; Restart, Later
+        delete_budget_per_sec: u64 = 4096, from 1; Restart, Now
     }
 }
 

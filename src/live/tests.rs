@@ -115,6 +115,7 @@ impl Bench {
             out: Arc::new(wiring::upstream::route_out(&loaded.config)),
             names: None,
             me: None,
+            firewall: None,
         };
         let live = Live::new(&loaded, parts, Box::new(Fake(Arc::clone(&notes))));
         Self { dir, live, notes }

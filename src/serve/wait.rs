@@ -26,11 +26,14 @@ pub(super) fn until_the_end(running: Running, signals: Receiver<Signal>) -> Exit
         })
     });
     if let Err(error) = forwarded {
+        running.firewall.stop();
         eprintln!("cannot wait for events: {error}");
         return Exit::Host.into();
     }
     let live = std::sync::Arc::clone(&running.live);
+    let firewall = std::sync::Arc::clone(&running.firewall);
     let exit = wait(running, &happenings);
+    firewall.stop();
     live.save_quotas_at_last();
     exit.into()
 }

@@ -85,6 +85,13 @@ impl Config {
         self
     }
 
+    /// The same with a part of that text replaced.
+    pub(crate) fn edit(mut self, from: &str, to: &str) -> Config {
+        assert!(self.more.contains(from), "{from}");
+        self.more = self.more.replace(from, to);
+        self
+    }
+
     /// One more word on the command line.
     pub(crate) fn arg(mut self, word: &str) -> Config {
         self.args.push(word.to_owned());

@@ -14,6 +14,7 @@ pub(crate) mod bytes;
 pub(crate) mod checker;
 pub(crate) mod config;
 pub(crate) mod me;
+pub(crate) mod namespace;
 pub(crate) mod nginx;
 pub(crate) mod persistent;
 pub(crate) mod process;

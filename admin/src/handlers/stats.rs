@@ -53,6 +53,7 @@ impl ApiState {
 
     fn zero_core(&self, total: &ShardSnapshot) -> ZeroCoreData {
         let running = self.plane.running();
+        let conntrack = self.plane.conntrack();
         ZeroCoreData {
             uptime_seconds: self.plane.process().uptime_seconds(),
             connections_total: total.core.connections_total,
@@ -66,17 +67,16 @@ impl ApiState {
             telemetry_core_enabled: running.telemetry.core_enabled,
             telemetry_user_enabled: running.telemetry.user_enabled,
             telemetry_me_level: running.telemetry.me_level,
-            conntrack_control_enabled: running.conntrack.enabled,
-            conntrack_control_available: running.conntrack.available,
-            conntrack_pressure_active: false,
-            conntrack_event_queue_depth: 0,
-            // Nothing wanted means nothing failed.
-            conntrack_rule_apply_ok: !running.conntrack.enabled,
-            conntrack_delete_attempt_total: 0,
-            conntrack_delete_success_total: 0,
-            conntrack_delete_not_found_total: 0,
-            conntrack_delete_error_total: 0,
-            conntrack_close_event_drop_total: 0,
+            conntrack_control_enabled: running.conntrack_enabled,
+            conntrack_control_available: conntrack.available,
+            conntrack_pressure_active: conntrack.pressure_active,
+            conntrack_event_queue_depth: conntrack.event_queue_depth,
+            conntrack_rule_apply_ok: conntrack.rule_apply_ok,
+            conntrack_delete_attempt_total: conntrack.delete_attempt_total,
+            conntrack_delete_success_total: conntrack.delete_success_total,
+            conntrack_delete_not_found_total: conntrack.delete_not_found_total,
+            conntrack_delete_error_total: conntrack.delete_error_total,
+            conntrack_close_event_drop_total: conntrack.close_event_drop_total,
         }
     }
 }
