@@ -178,6 +178,8 @@ impl Door {
             match self.receive(&mut handshake, piece) {
                 Progress::More => {}
                 Progress::Answer(bytes) => {
+                    // Until it is sent, more bytes make a stranger of a client.
+                    assert_eq!(handshake.take_seen(), came.concat(), "for the mask host");
                     answer = Some(bytes.into_vec());
                     handshake.answered();
                 }

@@ -1,5 +1,7 @@
 //! The door lets in whom the proxy lets in: otherwise fuzzing behind it would prove nothing.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::proto::{
     faketls::{
@@ -74,4 +76,35 @@ fn a_plain_client_is_let_in_once() {
         matches!(&again, Outcome::Refused { why } if why.is_replay()),
         "{again:?}"
     );
+}
+
+proptest! {
+    /// The door itself compares what is kept with what came.
+    #[test]
+    fn what_a_stranger_sent_is_kept_as_it_came(
+        kind in 0usize..4,
+        noise in prop::collection::vec(any::<u8>(), 64..600),
+        cuts in prop::collection::vec(1usize..500, 0..6),
+    ) {
+        let hello = |secret: &Secret, kind| build_hello(&mut fill, secret, DOMAIN, NOW_UNIX, kind);
+        let foreign = Secret([9; 16]);
+        let bytes = match kind {
+            0 => hello(&foreign, HelloKind::Classic517),
+            1 => hello(&foreign, HelloKind::PostQuantum),
+            // Ours, and more behind it.
+            2 => [&hello(&SECRETS[0], HelloKind::Classic517)[..], &noise].concat(),
+            _ => noise,
+        };
+        let mut pieces = Vec::new();
+        let mut rest = &bytes[..];
+        for cut in cuts {
+            let (piece, more) = rest.split_at(cut.min(rest.len()));
+            pieces.push(piece);
+            rest = more;
+        }
+        pieces.push(rest);
+        let outcome = Door::new(ALL, UnknownSni::Mask, &SECRETS).newcomer(&pieces);
+        let let_in = matches!(outcome, Outcome::Accepted { .. });
+        prop_assert!(!let_in, "{:?}", outcome);
+    }
 }
