@@ -95,3 +95,12 @@ for case in CLIENT["links"]:
 put("texts", "map", [0], b"default 2;\nproxy_for 1 149.154.175.50:8888;\nproxy_for -1 [::1]:80;\n")
 put("texts", "stun", [1], "0101000c2112a442", bytes(12), "002000080001a147e112a643")
 put("texts", "secret", [2], bytes(range(128)))
+
+for case in CLIENT["faketls_server"] + CLIENT["faketls_server_invalid"]:
+    put("site_answer", case["name"].replace(" ", "-"), case["flight"])
+for method in range(6):
+    choices = [method + 16, 3, 255, 255, 0, 2, 20, 0]
+    put("shadowsocks", f"good-{method}", choices, bytes(20), [30, 0], bytes(30))
+for index, text in enumerate(texts(CLIENT["shadowsocks"])):
+    if text.startswith("ss://"):
+        put("texts", f"ss-{index}", [3], text.encode())

@@ -204,10 +204,11 @@ async fn record(target: &Target, plan: HostilePlan) -> Result<Vec<Vec<u8>>, Load
     Ok(recorded)
 }
 
-/// All of a crowd, spread over the first half of the phase; how many could not connect, and the
-/// most descriptors the proxy had.
+/// All of a crowd: each comes at its time in the first half of the phase and stays for the length of
+/// the other half. How many could not connect, and the most descriptors the proxy had.
 async fn crowd(target: &Target, plan: HostilePlan, recorded: &[Vec<u8>]) -> (u64, usize) {
-    let leave = tokio::time::Instant::now() + plan.phase;
+    let begin = tokio::time::Instant::now();
+    let end = begin + plan.phase;
     let mut running = JoinSet::new();
     for number in 0..plan.hostile {
         let share = number as f64 / plan.hostile as f64;
@@ -220,15 +221,16 @@ async fn crowd(target: &Target, plan: HostilePlan, recorded: &[Vec<u8>]) -> (u64
             source: target.source(number),
             ..target.dial(Mode::Ee, number)
         });
-        let first = plan.phase.mul_f64(share / 2.0);
+        let come = begin + plan.phase.mul_f64(share / 2.0);
+        let leave = come + plan.phase / 2;
         running.spawn(async move {
-            tokio::time::sleep(first).await;
+            tokio::time::sleep_until(come).await;
             kind.attack(&dial, opening, leave, number).await
         });
     }
     let process = target.process().pid();
     let mut most = 0;
-    while tokio::time::Instant::now() < leave {
+    while tokio::time::Instant::now() < end {
         tokio::time::sleep(plan.phase / 20).await;
         most = most.max(descriptors(process));
     }
@@ -254,10 +256,12 @@ fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// The keys with which a proxy sends strangers to this address, as options of a target.
+/// The keys with which a proxy sends strangers to this address, with no limit on how much they get,
+/// as options of a target.
 pub fn mask_options(origin: SocketAddr) -> String {
     format!(
-        "censorship.mask=true,censorship.mask_host=\"{}\",censorship.mask_port={}",
+        "censorship.mask=true,censorship.mask_host=\"{}\",censorship.mask_port={},\
+         censorship.mask_relay_max_bytes=0",
         origin.ip(),
         origin.port()
     )

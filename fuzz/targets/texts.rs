@@ -8,6 +8,7 @@ use shards::proto::{
     dc::DcId,
     middle::{config_file::ConfigFile, secret_file::ProxySecret, stun},
     secret::{LinkSecret, ProxyLink, check_domain},
+    shadowsocks::ServerUrl,
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -54,6 +55,10 @@ fn text(bytes: &[u8]) {
         // What is printed is read as the same.
         let again = LinkSecret::parse(&secret.to_hex());
         assert_eq!(again.map(|again| again.to_hex()), Ok(secret.to_hex()));
+    }
+    if let Ok(url) = ServerUrl::parse(text) {
+        // Shown in logs: without the key.
+        assert!(format!("{url:?}").len() < 2 * text.len() + 200);
     }
     if let Ok(link) = ProxyLink::parse(text) {
         assert_eq!(ProxyLink::parse(&link.https()).as_ref(), Ok(&link));

@@ -93,7 +93,7 @@ impl Kind {
             Kind::Bytewise => {
                 for byte in foreign_hello() {
                     stream.write_all(&[byte]).await?;
-                    tokio::time::sleep(Duration::from_millis(25)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
             Kind::Replay => stream.write_all(&recorded.unwrap_or_default()).await?,
