@@ -4,7 +4,11 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
 
 use bench::{
     client::{Client, Dial, Mode},
@@ -13,6 +17,7 @@ use bench::{
 
 use support::{
     Config, Proxy,
+    bytes::say,
     config::BOB,
     hasty,
     process::{pinnace, read_log},
@@ -56,6 +61,7 @@ proofs! {
     log_level: "general.log_level",
     core_counters: "general.telemetry.core_enabled",
     user_counters: "general.telemetry.user_enabled",
+    pins: "network.dns_overrides",
 }
 
 #[test]
@@ -127,8 +133,42 @@ async fn download(client: &mut Client, bytes: u64) -> Duration {
     began.elapsed()
 }
 
+/// A web site at this address that says its name and closes; until the test's process ends.
+fn site(ip: [u8; 4], port: u16, name: &'static str) {
+    let listener = TcpListener::bind(SocketAddr::from((ip, port))).unwrap();
+    std::thread::spawn(move || {
+        for mut visitor in listener.incoming().flatten() {
+            // Who leaves with something unread resets the connection.
+            let _ = visitor.read(&mut [0; 1024]);
+            let _ = visitor.write_all(name.as_bytes());
+        }
+    });
+}
+
 mod proofs {
     use super::*;
+
+    pub(super) async fn pins(dc: &FakeDc) {
+        let port = support::free_port();
+        site([127, 0, 0, 1], port, "the first site");
+        site([127, 0, 0, 2], port, "the second site");
+        let pin = |ip: &str| format!("[\"site.example:{port}:{ip}\"]");
+        let config = Config::new(dc.addr())
+            .set("censorship.mask", true)
+            .set("censorship.mask_host", "\"site.example\"")
+            .set("censorship.mask_port", port)
+            .set("network.dns_overrides", pin("127.0.0.1"));
+        let proxy = start(config);
+        let stranger = async || say(proxy.addr, b"GET / HTTP/1.0\r\n\r\n").await.bytes;
+        assert_eq!(stranger().await, b"the first site");
+        let config = proxy.config();
+        let config = config.set("network.dns_overrides", pin("127.0.0.2"));
+        reload(&proxy, "network.dns_overrides", &config);
+        let limit = Instant::now() + support::PATIENCE;
+        while stranger().await != b"the second site" {
+            assert!(Instant::now() < limit, "still the first site");
+        }
+    }
 
     pub(super) async fn users(dc: &FakeDc) {
         let proxy = start(Config::new(dc.addr()));
