@@ -43,8 +43,9 @@ pub(crate) enum Seen {
     Before,
 }
 
-/// Two cache lines. With 100,000 keys in a store for a million the chance that any bucket overflows,
-/// so that a key is forgotten before its time, is one in ten million; with eight it was 1.5 %.
+/// Two cache lines. With 100,000 keys in a store for a million the chance that any bucket
+/// overflows, so that a key is forgotten before its time, is one in ten million; with eight it was
+/// 1.5 %.
 const BUCKET: usize = 16;
 /// Ticks an entry may lie in the future: one day. A window is at most half of all ticks.
 const AHEAD_MAX: u64 = 86_400 / TICK_SECS;

@@ -1,8 +1,9 @@
 //! d2c of one session: answers laid out for its client's socket, in batches.
 //!
 //! A piece of an answer is copied once, encrypted on the way, to where it leaves from: behind the
-//! frame's header, with record headers in their places if the client speaks TLS. What is queued is never taken back, short of the end of the session. A batch is what one flush hands
-//! over; while the client takes nothing, full batches wait here.
+//! frame's header, with record headers in their places if the client speaks TLS. What is queued is
+//! never taken back, short of the end of the session. A batch is what one flush hands over; while
+//! the client takes nothing, full batches wait here.
 //!
 //! Source: middle-proxy.md 21.1 and 21.2.
 
