@@ -22,8 +22,8 @@ use tokio::{
 use support::{
     Config, Proxy,
     bytes::{chopper, first_bytes, listen, recutter, say},
-    config::ALICE,
-    fake_dc,
+    config::{ALICE, BOB},
+    fake_dc, until,
 };
 
 const HELLOS: [HelloKind; 2] = [HelloKind::Classic517, HelloKind::PostQuantum];
@@ -301,4 +301,57 @@ async fn answers_differ_and_have_the_configured_size() {
             seen.push(flight);
         }
     }
+}
+
+#[tokio::test]
+async fn kinds_of_clients_are_counted_by_fingerprint_address_network_and_user() {
+    let dc = fake_dc();
+    let proxy = Config::new(dc.addr())
+        .set("server.api.runtime_edge_enabled", true)
+        .set("timeouts.client_handshake", 1)
+        .start();
+    for hello in [HELLOS[0], HELLOS[1], HELLOS[1]] {
+        serve(&dial(&proxy, hello)).await.unwrap();
+    }
+    let stranger = Dial {
+        secret: BOB,
+        ..dial(&proxy, HELLOS[1])
+    };
+    say(proxy.addr, &first_bytes(&stranger)).await;
+    let path = "/v1/runtime/tls-fingerprints";
+    let data = until("all hellos are counted", || {
+        let data = proxy.get(path)["data"].clone();
+        let rows = data["by_fingerprint"].as_array()?;
+        let total: u64 = rows.iter().filter_map(|row| row["total"].as_u64()).sum();
+        (total == 4).then_some(data)
+    })
+    .await;
+    let find = |list: &str, total: u64| {
+        let rows = data[list].as_array().unwrap();
+        let row = rows.iter().find(|row| row["total"] == total);
+        row.unwrap_or_else(|| unreachable!("{list}: {rows:?}"))
+            .clone()
+    };
+    assert_eq!(data["by_fingerprint"].as_array().unwrap().len(), 2);
+    for (list, scope) in [
+        ("by_fingerprint", None),
+        ("by_ip", Some("127.0.0.1")),
+        ("by_cidr", Some("127.0.0.0/24")),
+    ] {
+        // TLS 1.3 with a name and h2 among the protocols.
+        let modern = find(list, 3);
+        assert!(modern["ja4"].as_str().unwrap().starts_with("t13d"));
+        assert!(modern["ja4"].as_str().unwrap().contains("h2_"));
+        assert_eq!(modern["ja3"].as_str().unwrap().len(), 32);
+        assert_eq!(modern["auth_success"], 2);
+        assert_eq!(modern["bad_or_probe"], 1);
+        assert_eq!(modern.get("scope").and_then(|scope| scope.as_str()), scope);
+        assert_eq!(find(list, 1)["auth_success"], 1);
+    }
+    let alice = find("by_user", 2);
+    assert_eq!(
+        (&alice["scope"], &alice["bad_or_probe"]),
+        (&"alice".into(), &0.into())
+    );
+    assert_eq!(data["parse_error_total"], 0);
 }
