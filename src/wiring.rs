@@ -20,7 +20,7 @@ use crate::config::{
     censorship::UnknownSniAction,
     general::RstOnClose as ResetOf,
     kinds::Rate,
-    shards::{CoreList, Count, ParkingMode, SteeringMode},
+    shards::{CoreList, Count, ParkingMode, RecordMode, SteeringMode},
     sockets::NetKey,
 };
 
@@ -222,6 +222,7 @@ fn tls(loaded: &Loaded) -> TlsSettings {
         },
         flight_bytes: flight_bytes(loaded),
         alpn_enforce: tls.alpn_enforce,
+        record_ramp: config.shards.record_sizes == RecordMode::Ramp,
         compact_ttl: (tls.serverhello_compact)
             .then(|| Duration::from_secs(tls.tls_full_cert_ttl_secs)),
     }

@@ -6,8 +6,10 @@ mod support;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
+    sync::{Arc, Mutex},
+    thread,
     time::Duration,
 };
 
@@ -49,7 +51,7 @@ impl Seen {
 /// What `addr` answers to the hello of a real client until it waits for more; several at once,
 /// because that takes a while.
 fn ask_often(addr: SocketAddr, hellos: &[Vec<u8>]) -> Vec<Seen> {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let asking: Vec<_> = hellos
             .iter()
             .map(|hello| scope.spawn(move || ask(addr, hello)))
@@ -303,4 +305,75 @@ fn returning_addresses_get_short_answers() {
         .start();
     let size = || ask(without.addr, &hello(&without, HelloKind::PostQuantum)).flight_bytes;
     assert_eq!((size(), size()), (4000, 4000));
+}
+
+/// Passes on one connection and keeps what the proxy says on it.
+fn tap(proxy: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = Arc::clone(&heard);
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = TcpStream::connect(proxy).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let mut piece = [0; 65_536];
+        while let Ok(read @ 1..) = server.read(&mut piece) {
+            ear.lock().unwrap().extend_from_slice(&piece[..read]);
+            client.write_all(&piece[..read]).unwrap();
+        }
+    });
+    (addr, heard)
+}
+
+/// Payload bytes of the records behind the answer.
+fn record_sizes(heard: &Mutex<Vec<u8>>) -> Vec<usize> {
+    let bytes = heard.lock().unwrap();
+    let mut sizes = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some((header, behind)) = rest.split_at_checked(5) {
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        sizes.push(length);
+        rest = behind.get(length..).unwrap_or_default();
+    }
+    sizes.split_off(3)
+}
+
+#[tokio::test]
+async fn records_begin_short_and_grow_where_that_is_wanted() {
+    let dc = fake_dc();
+    for fast in [true, false] {
+        let proxy = Config::new(dc.addr())
+            .set("shards.record_sizes", "\"ramp\"")
+            .set("general.fast_mode", fast)
+            .start();
+        let (addr, heard) = tap(proxy.addr);
+        let dial = Dial {
+            addr,
+            ..proxy.dial(Mode::Ee)
+        };
+        let mut client = Client::connect(&dial).await.unwrap();
+        for _ in 0..2 {
+            let before = record_sizes(&heard).len();
+            client.download(4 << 20).await.unwrap();
+            let sizes = record_sizes(&heard).split_off(before);
+            assert!(sizes[..40].iter().all(|size| *size <= 1450), "{sizes:?}");
+            assert!(sizes[..60].iter().all(|size| *size <= 4096), "{sizes:?}");
+            assert!(sizes[40..60].iter().any(|size| *size > 1450), "{sizes:?}");
+            assert!(sizes[60..].iter().any(|size| *size > 4096), "{sizes:?}");
+            // A silence that begins it anew.
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+        }
+    }
+    let plain = Config::new(dc.addr()).start();
+    let (addr, heard) = tap(plain.addr);
+    let dial = Dial {
+        addr,
+        ..plain.dial(Mode::Ee)
+    };
+    let mut client = Client::connect(&dial).await.unwrap();
+    client.download(4 << 20).await.unwrap();
+    let sizes = record_sizes(&heard);
+    assert!(sizes[..40].iter().any(|size| *size > 4096), "{sizes:?}");
 }

@@ -119,6 +119,7 @@ impl Door {
                 hello_delay_ms: (0, 0),
                 flight_bytes: (2048, 2052),
                 alpn_enforce: true,
+                record_ramp: false,
                 compact_ttl: None,
             },
             fronts: FrontTable::default(),

@@ -261,6 +261,8 @@ pub struct TlsSettings {
     pub flight_bytes: (u16, u16),
     /// Clients whose list of application protocols has neither `h2` nor `http/1.1` are strangers.
     pub alpn_enforce: bool,
+    /// Records behind the answer begin short and grow.
+    pub record_ramp: bool,
     /// How long an address that got a full answer gets short ones; `None`: all are full.
     pub compact_ttl: Option<Duration>,
 }

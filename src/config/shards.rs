@@ -39,6 +39,8 @@ keys! {
         relay_idle_secs: u64 = 1800, within 1..=86_400; Restart, Now
         /// Seconds from our ServerHello to the client's inner header.
         inner_header_secs: u64 = 300, within 1..=3600; Restart, Now
+        /// Records towards FakeTLS clients: as long as may be, or short ones first, as web servers.
+        record_sizes: RecordMode = RecordMode::Off; Restart, Now
         /// Seconds between probes of all DCs; 0 turns probing off.
         probe_secs: u64 = 30, within 0..=3600; Restart, Now
         /// First part of the name of every metric.
@@ -53,6 +55,16 @@ choices! {
         Hash = "hash",
         /// To the core that took the SYN.
         Cpu = "cpu",
+    }
+}
+
+choices! {
+    /// How the downlink of FakeTLS clients is cut into records.
+    RecordMode {
+        /// As long as clients take them.
+        Off = "off",
+        /// Of one segment first, then longer, then as long as clients take them.
+        Ramp = "ramp",
     }
 }
 

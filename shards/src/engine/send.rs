@@ -20,13 +20,32 @@ pub(super) enum Chunk {
     Raw(Buf),
     /// A received buffer, sent as `records` records; headers are already in place.
     Records(Buf, usize),
+    /// A received buffer, sent as records of various sizes.
+    Sized(Box<SizedRecords>),
     /// Bytes that were put together; their memory is used again.
     Block(Block),
     /// Bytes of our own: handshakes, and what was copied out of scarce buffers.
     Heap(Box<[u8]>),
 }
 
+/// A received buffer and the headers of its records, which are kept apart: there are more of them
+/// than a buffer has room for.
+pub(super) struct SizedRecords {
+    buf: Buf,
+    /// Payload bytes of each record and its header.
+    records: Box<[(u16, [u8; RECORD_HEADER])]>,
+}
+
 impl Chunk {
+    /// A received buffer that leaves as records of these sizes.
+    pub(super) fn sized_records(buf: Buf, sizes: &[u16], header: RecordHeader) -> Self {
+        let all: usize = sizes.iter().copied().map(usize::from).sum();
+        debug_assert_eq!(all, buf.len());
+        let records = sizes.iter().map(|size| (*size, header(usize::from(*size))));
+        let records = records.collect();
+        Self::Sized(Box::new(SizedRecords { buf, records }))
+    }
+
     /// A received buffer that leaves as records.
     pub(super) fn records(mut buf: Buf, header: RecordHeader) -> Self {
         let records = buf.frame(header);
@@ -38,6 +57,7 @@ impl Chunk {
         match self {
             Self::Raw(buf) => buf.len(),
             Self::Records(buf, records) => buf.len() + records * RECORD_HEADER,
+            Self::Sized(sized) => sized.buf.len() + sized.records.len() * RECORD_HEADER,
             Self::Block(block) => block.len(),
             Self::Heap(bytes) => bytes.len(),
         }
@@ -49,6 +69,7 @@ impl Chunk {
             Self::Raw(buf) => iovecs.push(buf.bytes().as_ptr(), buf.len(), skip),
             Self::Block(block) => iovecs.push(block.as_ptr(), block.len(), skip),
             Self::Heap(bytes) => iovecs.push(bytes.as_ptr(), bytes.len(), skip),
+            Self::Sized(sized) => sized.gather(skip, iovecs),
             Self::Records(buf, records) => {
                 let mut skip = skip;
                 for record in 0..*records {
@@ -72,13 +93,19 @@ impl Chunk {
 
     /// The unsent rest, copied into memory of our own.
     pub(super) fn copy_rest(&self, skip: usize) -> Box<[u8]> {
-        let mut iovecs = IovecList::default();
-        self.gather(skip, &mut iovecs);
-        let mut bytes = Vec::with_capacity(self.wire_len() - skip);
-        for part in &iovecs.parts[..iovecs.len] {
-            // SAFETY: `gather` lists memory of this chunk, which is alive here.
-            let part = unsafe { std::slice::from_raw_parts(part.iov_base.cast(), part.iov_len) };
-            bytes.extend_from_slice(part);
+        let rest = self.wire_len() - skip;
+        let mut bytes = Vec::with_capacity(rest);
+        // Records of various sizes may have more parts than a list takes.
+        while bytes.len() < rest {
+            let mut iovecs = IovecList::default();
+            self.gather(skip + bytes.len(), &mut iovecs);
+            debug_assert!(iovecs.len > 0);
+            for part in &iovecs.parts[..iovecs.len] {
+                // SAFETY: `gather` lists memory of this chunk, which is alive here.
+                let part =
+                    unsafe { std::slice::from_raw_parts(part.iov_base.cast(), part.iov_len) };
+                bytes.extend_from_slice(part);
+            }
         }
         bytes.into_boxed_slice()
     }
@@ -86,7 +113,7 @@ impl Chunk {
     /// Bytes that count as held for a peer that stands still.
     fn heap_bytes(&self) -> usize {
         match self {
-            Self::Raw(_) | Self::Records(..) | Self::Block(_) => 0,
+            Self::Raw(_) | Self::Records(..) | Self::Sized(_) | Self::Block(_) => 0,
             Self::Heap(bytes) => bytes.len(),
         }
     }
@@ -95,7 +122,23 @@ impl Chunk {
     pub(super) fn is_scarce(&self) -> bool {
         match self {
             Self::Raw(buf) | Self::Records(buf, _) => buf.is_scarce(),
+            Self::Sized(sized) => sized.buf.is_scarce(),
             Self::Block(_) | Self::Heap(_) => false,
+        }
+    }
+}
+
+impl SizedRecords {
+    fn gather(&self, skip: usize, iovecs: &mut IovecList) {
+        let mut skip = skip;
+        let mut rest = self.buf.bytes();
+        for (size, header) in &self.records {
+            iovecs.push(header.as_ptr(), RECORD_HEADER, skip.min(RECORD_HEADER));
+            skip = skip.saturating_sub(RECORD_HEADER);
+            let (payload, later) = rest.split_at(usize::from(*size).min(rest.len()));
+            iovecs.push(payload.as_ptr(), payload.len(), skip.min(payload.len()));
+            skip = skip.saturating_sub(payload.len());
+            rest = later;
         }
     }
 }
@@ -106,7 +149,8 @@ pub(super) struct IovecList {
     len: usize,
 }
 
-/// More parts than any single chunk has (128 KiB make 8 records, 15 parts; 1 MiB 64 records).
+/// More parts than most chunks have (128 KiB make 8 records, 15 parts; 1 MiB 64 records). What does
+/// not fit goes with the next send.
 pub(super) const IOVECS_MAX: usize = 136;
 
 impl Default for IovecList {

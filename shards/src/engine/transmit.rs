@@ -29,6 +29,19 @@ impl Engine {
         }
     }
 
+    /// Queues a received buffer as records of these payload sizes, which add up to its length.
+    pub(crate) fn send_sized_records(
+        &mut self,
+        id: SocketId,
+        buf: Buf,
+        sizes: &[u16],
+        header: RecordHeader,
+    ) {
+        if buf.len() > 0 {
+            self.queue(id, Chunk::sized_records(buf, sizes, header));
+        }
+    }
+
     /// Queues bytes of our own.
     pub(crate) fn send_bytes(&mut self, id: SocketId, bytes: Box<[u8]>) {
         self.spill_bytes += bytes.len();

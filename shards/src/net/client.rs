@@ -18,6 +18,7 @@ use crate::{
         handshake::{Accepted, Context, Handshake, Progress},
         mask::STALL_MAX,
         meter::Meter,
+        record_sizes::RecordSizes,
         timer::Armed,
     },
     proto::faketls::client_hello::HelloError,
@@ -369,6 +370,12 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.state = state;
         }
+    }
+
+    /// How the records towards a new client are cut, if it reads records.
+    pub(super) fn record_sizes(&mut self, reads_records: bool) -> RecordSizes {
+        let ramp = self.settings.tls.record_ramp && reads_records;
+        RecordSizes::new(ramp, if ramp { self.rng.random() } else { 0 })
     }
 
     /// The phase of a session is over: its time is up.

@@ -53,6 +53,7 @@ impl Shard {
         relay.encrypt_up(&mut early);
         pending.extend_from_slice(&early);
         relay.meter = meter;
+        relay.sizes = self.record_sizes(accepted.records.is_some());
         let (user, early_bytes) = (relay.user, early.len());
         let fits = relay.charge(Direction::Up, early_bytes, self.now);
         let Some(session) = self.sessions.get_mut(key as usize) else {

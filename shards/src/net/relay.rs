@@ -17,6 +17,7 @@ use crate::{
         end::SessionEnd,
         handshake::Accepted,
         meter::{Charged, Direction, Flow, Meter},
+        record_sizes::RecordSizes,
         timer::Armed,
         users::UserId,
     },
@@ -37,6 +38,8 @@ pub(super) struct Relay {
     ciphers_down: Option<Box<(CtrStream, CtrStream)>>,
     /// Set for FakeTLS.
     records: Option<RecordReader>,
+    /// How long those towards the client are.
+    pub(super) sizes: RecordSizes,
     /// Set where a Shadowsocks server is between us and the DC.
     tunnel: Option<Box<Tunnel>>,
     pub(super) last_active: Millis,
@@ -64,6 +67,7 @@ impl Relay {
             p2d: header.p2d.clone(),
             ciphers_down,
             records: accepted.records,
+            sizes: RecordSizes::default(),
             tunnel: None,
             last_active: now,
             meter: None,
@@ -197,6 +201,7 @@ impl Shard {
             return;
         }
         relay.last_active = self.now;
+        relay.sizes.begin(self.now);
         let opened = relay.open_down(&mut buf, self.now_unix, self.engine.blocks());
         let Opened { first, first_bytes } = match opened {
             Ok(opened) => opened,
@@ -215,13 +220,17 @@ impl Shard {
         }
         let (client, dc, user) = (*client, relay.dc, relay.user);
         let framed = relay.records.is_some();
+        let sizes = relay.sizes.cut(buf.len());
         if let Some(block) = first {
             self.engine.send_block(client, block);
         }
-        if framed {
-            self.engine.send_records(client, buf, record::header);
-        } else {
-            self.engine.send(client, buf);
+        match (framed, sizes) {
+            (true, Some(sizes)) => {
+                let header = record::header;
+                self.engine.send_sized_records(client, buf, &sizes, header);
+            }
+            (true, None) => self.engine.send_records(client, buf, record::header),
+            (false, _) => self.engine.send(client, buf),
         }
         if self.engine.queued(client) > self.settings.plane.buffers.queue_bytes_max {
             self.stall(key, Direction::Down);

@@ -17,6 +17,7 @@ pub(crate) mod nets;
 pub(crate) mod observations;
 pub(crate) mod permits;
 pub(crate) mod rates;
+pub(crate) mod record_sizes;
 pub(crate) mod replay;
 pub(crate) mod returning;
 pub(crate) mod server_flight;

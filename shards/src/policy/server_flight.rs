@@ -128,6 +128,7 @@ mod tests {
             hello_delay_ms: (0, 0),
             flight_bytes: (2048, 4500),
             alpn_enforce: true,
+            record_ramp: false,
             compact_ttl: None,
         }
     }

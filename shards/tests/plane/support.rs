@@ -258,6 +258,7 @@ pub(crate) fn settings(dc: SocketAddr) -> Settings {
             hello_delay_ms: (0, 0),
             flight_bytes: (1024, 4096),
             alpn_enforce: true,
+            record_ramp: false,
             compact_ttl: None,
         },
         timeouts: timeouts(long),

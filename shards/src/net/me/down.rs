@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use crate::{
     engine::{Block, Blocks},
-    policy::{Millis, meter::Flow},
+    policy::{Millis, meter::Flow, record_sizes::RecordSizes},
     proto::{
         crypto::CtrStream,
         faketls::record::{self, HEADER as RECORD_HEADER, PAYLOAD_MAX as RECORD_MAX},
@@ -21,7 +21,8 @@ use crate::{
 /// Towards one client.
 pub(super) struct Down {
     cipher: CtrStream,
-    records: bool,
+    /// How records are cut, for a client that reads records.
+    records: Option<RecordSizes>,
     /// The batch that is being filled.
     open: Batch,
     /// Full ones that wait for the client, oldest first.
@@ -95,6 +96,8 @@ struct Filling {
     block: Block,
     /// Where the record begins that is being filled.
     record_at: usize,
+    /// Payload bytes of that record at most.
+    record_max: usize,
 }
 
 /// Wire size up to which a frame counts as handed over in one piece.
@@ -105,7 +108,7 @@ const LARGE_BYTES: usize = 32 << 10;
 const BLOCK_BYTES: [usize; 3] = [1 << 10, 16 << 10, 132 << 10];
 
 impl Down {
-    pub(super) fn new(cipher: CtrStream, records: bool) -> Self {
+    pub(super) fn new(cipher: CtrStream, records: Option<RecordSizes>) -> Self {
         Self {
             cipher,
             records,
@@ -124,8 +127,11 @@ impl Down {
     }
 
     /// The client sent something: what comes next is an answer to that.
-    pub(super) fn asked(&mut self) {
+    pub(super) fn asked(&mut self, now: Millis) {
         self.asked = true;
+        if let Some(sizes) = &mut self.records {
+            sizes.begin(now);
+        }
     }
 
     /// Frames that wait.
@@ -154,7 +160,8 @@ impl Down {
     }
 
     fn put(&mut self, blocks: &Blocks, bytes: &[u8]) {
-        self.open.put(blocks, bytes, self.records, &mut self.cipher);
+        self.open
+            .put(blocks, bytes, &mut self.records, &mut self.cipher);
     }
 
     /// Appends payload.
@@ -207,7 +214,7 @@ impl Down {
         self.frames -= (batch.data_frames + batch.ack_frames) as usize;
         self.bytes -= batch.bytes;
         if let Some(last) = &mut batch.last {
-            last.end_record(self.records);
+            last.end_record(self.records.is_some());
         }
         Some((batch, reason))
     }
@@ -215,6 +222,9 @@ impl Down {
     /// A batch was handed over.
     pub(super) fn flushed(&mut self, now_us: u64) {
         self.last_flush_us = now_us;
+        if let Some(sizes) = &mut self.records {
+            sizes.begin(Millis(now_us / 1_000));
+        }
         self.asked = false;
         self.held_until_us = 0;
     }
@@ -239,7 +249,13 @@ impl Batch {
         self.earlier.into_iter().chain(last)
     }
 
-    fn put(&mut self, blocks: &Blocks, bytes: &[u8], records: bool, cipher: &mut CtrStream) {
+    fn put(
+        &mut self,
+        blocks: &Blocks,
+        bytes: &[u8],
+        records: &mut Option<RecordSizes>,
+        cipher: &mut CtrStream,
+    ) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let taken = match &mut self.last {
@@ -248,7 +264,7 @@ impl Batch {
             };
             rest = rest.get(taken..).unwrap_or_default();
             if !rest.is_empty() {
-                self.next_block(blocks, rest.len(), records);
+                self.next_block(blocks, rest.len(), records.is_some());
             }
         }
     }
@@ -266,6 +282,7 @@ impl Batch {
         if let Some(mut last) = self.last.replace(Filling {
             block,
             record_at: 0,
+            record_max: 0,
         }) {
             last.end_record(records);
             self.earlier.push(last.block);
@@ -275,25 +292,31 @@ impl Batch {
 
 impl Filling {
     /// Takes what fits; how many bytes.
-    fn put(&mut self, bytes: &[u8], records: bool, cipher: &mut CtrStream) -> usize {
-        if !records {
+    fn put(
+        &mut self,
+        bytes: &[u8],
+        records: &mut Option<RecordSizes>,
+        cipher: &mut CtrStream,
+    ) -> usize {
+        let Some(sizes) = records else {
             let taken = bytes.len().min(self.block.room());
             self.extend(bytes.get(..taken).unwrap_or_default(), cipher);
             return taken;
-        }
+        };
         let mut rest = bytes;
         while !rest.is_empty() {
             let mut filled = self.block.len() - self.record_at;
-            if filled == 0 || filled == RECORD_HEADER + RECORD_MAX {
+            if filled == 0 || filled == RECORD_HEADER + self.record_max {
                 if self.block.room() <= RECORD_HEADER {
                     break;
                 }
-                self.end_record(records);
+                self.end_record(true);
                 self.record_at = self.block.len();
+                self.record_max = sizes.next();
                 self.block.extend_from_slice(&[0; RECORD_HEADER]);
                 filled = RECORD_HEADER;
             }
-            let room = (RECORD_HEADER + RECORD_MAX - filled).min(self.block.room());
+            let room = (RECORD_HEADER + self.record_max - filled).min(self.block.room());
             let (now, later) = rest.split_at(rest.len().min(room));
             if now.is_empty() {
                 break;
@@ -329,8 +352,15 @@ mod tests {
     use super::*;
     use crate::proto::faketls::record::RecordReader;
 
+    /// Records of plain clients do not exist; `seed` 0 lets them be as long as may be.
+    fn ramped(seed: u32) -> Down {
+        let sizes = RecordSizes::new(seed > 0, seed);
+        Down::new(CtrStream::new(&[3; 32], &[4; 16]), Some(sizes))
+    }
+
     fn down(records: bool) -> Down {
-        Down::new(CtrStream::new(&[3; 32], &[4; 16]), records)
+        let sizes = records.then(RecordSizes::default);
+        Down::new(CtrStream::new(&[3; 32], &[4; 16]), sizes)
     }
 
     /// What a client reads of all that is handed over.
@@ -355,9 +385,10 @@ mod tests {
         fn client_reads_what_was_put_whatever_the_sizes(
             pieces in prop::collection::vec((0..40_000_usize, any::<bool>()), 1..20),
             records: bool,
+            ramp in 0..3_u32,
         ) {
             let blocks = Blocks::default();
-            let mut down = down(records);
+            let mut down = if records { ramped(ramp) } else { down(false) };
             let mut want = Vec::new();
             for (index, (bytes, close)) in pieces.into_iter().enumerate() {
                 let piece = vec![index as u8; bytes];
@@ -400,7 +431,7 @@ mod tests {
         down.flushed(1_000);
         assert!(down.is_stream(1_500, 500));
         assert!(!down.is_stream(1_501, 500));
-        down.asked();
+        down.asked(Millis(2));
         assert!(!down.is_stream(1_001, 500), "an answer somebody waits for");
     }
 }

@@ -45,6 +45,7 @@ impl Shard {
     ) {
         let now = self.now;
         let listener_port = self.port_of(key);
+        let sizes = self.record_sizes(accepted.records.is_some());
         let Some(me) = self.me.as_deref_mut() else {
             return self.end(key, SessionEnd::Internal);
         };
@@ -71,7 +72,7 @@ impl Shard {
             dc: accepted.opening.dc.0,
             bound: None,
             up,
-            down: Down::new(down, accepted.records.is_some()),
+            down: Down::new(down, accepted.records.map(|_| sizes)),
             meter,
             pace: Armed::default(),
             watch: Armed::default(),

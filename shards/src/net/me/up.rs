@@ -209,7 +209,7 @@ impl Middle {
     fn heard(&mut self, now: Millis) {
         self.last_c2d = now;
         self.marked = false;
-        self.down.asked();
+        self.down.asked(now);
     }
 }
 

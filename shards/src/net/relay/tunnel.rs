@@ -15,6 +15,7 @@ use super::{Relay, both};
 use crate::{
     engine::{Block, Blocks, Buf, SocketId},
     net::shard::Shard,
+    policy::record_sizes::RecordSizes,
     proto::{
         faketls::record,
         shadowsocks::{Entropy, Leg, OpenError},
@@ -73,7 +74,8 @@ impl Relay {
         };
         tunnel.answered = true;
         let ciphers = &mut self.ciphers_down;
-        let framed = self.records.is_some();
+        let sizes = &mut self.sizes;
+        let mut framed = self.records.map(|_| sizes);
         let front = tunnel
             .leg
             .down
@@ -82,7 +84,7 @@ impl Relay {
                     both(&mut down.0, &mut down.1, payload);
                 }
                 opened.first_bytes = payload.len();
-                opened.first = Some(laid_out(payload, framed, blocks));
+                opened.first = Some(laid_out(payload, framed.as_deref_mut(), blocks));
             })?;
         buf.truncate(front);
         Ok(opened)
@@ -90,17 +92,20 @@ impl Relay {
 }
 
 /// A copy as the client gets it.
-fn laid_out(payload: &[u8], framed: bool, blocks: &Blocks) -> Block {
-    let records = match framed {
-        true => payload.len().div_ceil(record::PAYLOAD_MAX),
-        false => 0,
+fn laid_out(payload: &[u8], framed: Option<&mut RecordSizes>, blocks: &Blocks) -> Block {
+    let Some(sizes) = framed else {
+        let mut block = blocks.take(payload.len());
+        block.extend_from_slice(payload);
+        return block;
     };
+    let records = payload.len() / sizes.least() + 1;
     let mut block = blocks.take(payload.len() + records * record::HEADER);
-    for piece in payload.chunks(record::PAYLOAD_MAX) {
-        if framed {
-            block.extend_from_slice(&record::header(piece.len()));
-        }
+    let mut rest = payload;
+    while !rest.is_empty() {
+        let (piece, later) = rest.split_at(sizes.next().min(rest.len()));
+        block.extend_from_slice(&record::header(piece.len()));
         block.extend_from_slice(piece);
+        rest = later;
     }
     block
 }
