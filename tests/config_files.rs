@@ -52,7 +52,7 @@ fn the_shipped_example_names_every_key_in_effect() {
         let name = head.split(':').next().unwrap();
         let key = name.rsplit('.').next().unwrap();
         // Older names are not advertised.
-        let old = name == "show_link" || doc.contains("Deprecated");
+        let old = name == "show_link" || doc.contains("Deprecated") || doc.contains("Older name");
         let word = |line: &str| {
             line.split([' ', '(', '[', ']', '.'])
                 .any(|word| word == key)

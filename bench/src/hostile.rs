@@ -204,8 +204,8 @@ async fn record(target: &Target, plan: HostilePlan) -> Result<Vec<Vec<u8>>, Load
     Ok(recorded)
 }
 
-/// All of a crowd: each comes at its time in the first half of the phase and stays for the length of
-/// the other half. How many could not connect, and the most descriptors the proxy had.
+/// All of a crowd: each comes at its time in the first half of the phase and stays for the length
+/// of the other half. How many could not connect, and the most descriptors the proxy had.
 async fn crowd(target: &Target, plan: HostilePlan, recorded: &[Vec<u8>]) -> (u64, usize) {
     let begin = tokio::time::Instant::now();
     let end = begin + plan.phase;
