@@ -36,6 +36,7 @@ fn crowd(dc: SocketAddr, proxy: &Proxy) {
         clients: 20,
         every: Duration::from_millis(50),
         phase: Duration::from_secs(2),
+        without: None,
         rounds: ROUNDS,
     };
     let seen = hostile(&target, Mode::Ee, plan).expect("clients are served");

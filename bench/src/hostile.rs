@@ -33,6 +33,8 @@ pub struct HostilePlan {
     pub every: Duration,
     /// Length of each phase: calm, and from the first hostile connection to the last one's leave.
     pub phase: Duration,
+    /// A kind that is left out of the crowd.
+    pub without: Option<Kind>,
     /// Times that the phases come in turn; the first crowd fills the proxy's pools.
     pub rounds: usize,
 }
@@ -44,6 +46,7 @@ impl Default for HostilePlan {
             clients: 100,
             every: Duration::from_millis(20),
             phase: Duration::from_secs(10),
+            without: None,
             rounds: 4,
         }
     }
@@ -210,9 +213,11 @@ async fn crowd(target: &Target, plan: HostilePlan, recorded: &[Vec<u8>]) -> (u64
     let begin = tokio::time::Instant::now();
     let end = begin + plan.phase;
     let mut running = JoinSet::new();
+    let mut kinds = Kind::ALL.to_vec();
+    kinds.retain(|kind| Some(*kind) != plan.without);
     for number in 0..plan.hostile {
         let share = number as f64 / plan.hostile as f64;
-        let kind = Kind::ALL[number % Kind::ALL.len()];
+        let kind = kinds[number % kinds.len()];
         let opening = match kind {
             Kind::Replay => recorded.get(number % recorded.len().max(1)).cloned(),
             _ => None,

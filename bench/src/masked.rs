@@ -75,7 +75,7 @@ impl std::fmt::Display for Masked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{:<40} {:>7.3} CPU-s/GiB {:>6.2} GiB/s {:>7.1} us CPU/connection  p50 {:>6.0} us  p99 {:>6.0} us",
+            "{:<24.24} {:>7.3} CPU-s/GiB {:>6.2} GiB/s {:>7.1} us CPU/connection  p50 {:>6.0} us  p99 {:>6.0} us",
             self.target,
             self.median_of(|r| r.cpu_per_gib),
             self.median_of(|r| r.gib_per_sec),

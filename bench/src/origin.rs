@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -83,6 +84,9 @@ pub async fn serve(listener: TcpListener) {
 
 async fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // A thousand peers that do not read would otherwise use up the TCP memory of the host, which
+    // is the proxy's as well.
+    SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES)?;
     let mut seen = Vec::new();
     loop {
         if stream.read_buf(&mut seen).await? == 0 {
@@ -125,6 +129,7 @@ async fn page(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
 const PAGE_BYTES: u64 = 600;
 const PIECE_BYTES: usize = 64 * 1024;
 const REQUEST_BYTES_MAX: usize = 16 * 1024;

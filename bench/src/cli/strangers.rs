@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use bench::{
     client::Mode,
-    hostile::{HostilePlan, hostile, mask_options},
+    hostile::{HostilePlan, hostile, kinds::Kind, mask_options},
     masked::{MaskedPlan, masked},
     origin::Origin,
     session::Bench,
@@ -34,6 +34,9 @@ pub(super) struct HostileArgs {
     /// How the clients speak.
     #[arg(long, value_enum, default_value = "ee")]
     mode: ModeArg,
+    /// A kind that is left out.
+    #[arg(long, value_enum)]
+    without: Option<Kind>,
     /// Strangers are sent to a mask host on loopback.
     #[arg(long)]
     mask: bool,
@@ -64,6 +67,7 @@ pub(super) fn hostile_crowd(args: &HostileArgs) -> Outcome {
         clients: args.clients,
         every: Duration::from_millis(args.every_ms.max(1)),
         phase: Duration::from_secs(args.secs.max(1)),
+        without: args.without,
         rounds: args.common.rounds.max(2),
     };
     let outcome = hostile(&target, Mode::from(args.mode), plan)?;

@@ -16,7 +16,7 @@ use tokio::{
 use crate::client::Dial;
 
 /// What a hostile connection does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 pub enum Kind {
     /// Up to 5,000 random bytes.
     Garbage,
