@@ -11,7 +11,7 @@ use shards::{
         DcRow, FamilyState, FingerprintRow, FingerprintScope, ShardSnapshot, TlsFingerprints,
         UpstreamRow, UserIpRow,
     },
-    counters::UserCounters,
+    counters::{BadClass, UserCounters},
     proto::faketls::fingerprint::Fingerprint,
 };
 
@@ -117,8 +117,8 @@ fn snapshot() -> PlaneSnapshot {
     };
     total.core.connections_total = (1 << 53) + 1;
     total.core.connections_bad_total = 3;
-    total.bad_by_class[1] = 2;
-    total.bad_by_class[0] = 1;
+    total.bad_by_class[BadClass::NotOurs as usize] = 2;
+    total.bad_by_class[BadClass::ClosedEarly as usize] = 1;
     total.failures_by_class[4] = 2;
     total.failures_by_stage[0] = 2;
     total.upstream.connect_attempt_total = 7;
