@@ -149,9 +149,16 @@ pub fn read_site_answer(seen: &[u8]) -> Result<SiteAnswer, SiteAnswerError> {
         match kind {
             HANDSHAKE => clear.extend_from_slice(payload),
             CHANGE_CIPHER => {}
-            DATA => answer
-                .encrypted
-                .push(u16::try_from(payload.len()).unwrap_or(u16::MAX)),
+            DATA => {
+                // Only a ServerHello makes encrypted records possible.
+                if answer.encrypted.is_empty() {
+                    let mut before = SiteAnswer::default();
+                    messages(&clear, &mut before)?;
+                    before.hello.ok_or(SiteAnswerError::NoServerHello)?;
+                }
+                let bytes = u16::try_from(payload.len()).unwrap_or(u16::MAX);
+                answer.encrypted.push(bytes);
+            }
             ALERT => {
                 let code = payload.get(1).copied().unwrap_or_default();
                 return Err(SiteAnswerError::Alert { code });
@@ -161,9 +168,6 @@ pub fn read_site_answer(seen: &[u8]) -> Result<SiteAnswer, SiteAnswerError> {
     }
     answer.is_between_records = r.is_empty() && !seen.is_empty();
     messages(&clear, &mut answer)?;
-    if answer.hello.is_none() && !answer.encrypted.is_empty() {
-        return Err(SiteAnswerError::NoServerHello);
-    }
     Ok(answer)
 }
 

@@ -43,6 +43,15 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Found by fuzzing: it was refused only until the ServerHello came behind it.
+#[test]
+fn encrypted_records_before_the_server_hello_are_refused() {
+    let mut seen = record(DATA, &[9; 3]);
+    assert_eq!(read_site_answer(&seen), Err(SiteAnswerError::NoServerHello));
+    seen.extend(ours(Group::X25519, 0x1301, false));
+    assert_eq!(read_site_answer(&seen), Err(SiteAnswerError::NoServerHello));
+}
+
 #[test]
 fn our_own_answers_are_read_back() {
     for group in [Group::X25519, Group::Hybrid] {
