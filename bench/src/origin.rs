@@ -89,17 +89,19 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES)?;
     let mut seen = Vec::new();
     loop {
-        if stream.read_buf(&mut seen).await? == 0 {
-            return Ok(());
+        while seen.starts_with(b"GET ")
+            && let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n")
+        {
+            let request: Vec<u8> = seen.drain(..end + 4).collect();
+            page(&mut stream, wanted(&request)).await?;
         }
         let known = b"GET ".len().min(seen.len());
         if seen.get(..known) != b"GET ".get(..known) || seen.len() > REQUEST_BYTES_MAX {
             stream.write_all(BAD_REQUEST).await?;
             return stream.shutdown().await;
         }
-        while let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
-            let request: Vec<u8> = seen.drain(..end + 4).collect();
-            page(&mut stream, wanted(&request)).await?;
+        if stream.read_buf(&mut seen).await? == 0 {
+            return Ok(());
         }
     }
 }
