@@ -211,6 +211,20 @@ impl Engine {
         }
     }
 
+    /// Bounds what the kernel holds of a stream from `source` to `sink`, at each about so many
+    /// bytes beside what is on its way to the peer.
+    pub(crate) fn bound_kernel_bytes(&self, source: SocketId, sink: SocketId, bytes: usize) {
+        let fd = |id: SocketId| {
+            let socket = self.sockets.get(id.index as usize);
+            let socket = socket.filter(|socket| socket.generation == id.generation);
+            socket.map(|socket| socket.fd)
+        };
+        if let (Some(source), Some(sink)) = (fd(source), fd(sink)) {
+            socket::bound_received(source, bytes);
+            socket::bound_unsent(sink, bytes);
+        }
+    }
+
     /// Closes now; what is still queued is lost. No event of this socket follows.
     pub(crate) fn close(&mut self, id: SocketId) {
         let Some(socket) = self.live(id) else { return };

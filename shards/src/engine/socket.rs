@@ -104,14 +104,38 @@ pub(super) fn outgoing(addr: SocketAddr, options: OutgoingOptions<'_>) -> io::Re
 
 /// A bound socket gets its port when it connects: one port serves many destinations.
 fn port_at_connect(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_int(
+        socket.as_raw_fd(),
+        libc::IPPROTO_IP,
+        libc::IP_BIND_ADDRESS_NO_PORT,
+        1,
+    )
+}
+
+/// The kernel takes no more to send than this beyond what is on its way to the peer; a peer that
+/// does not read costs no more, and one that does is not slowed down.
+pub(super) fn bound_unsent(fd: RawFd, bytes: usize) {
+    let bytes = bytes.try_into().unwrap_or(libc::c_int::MAX);
+    // A Unix socket has no such bound, and needs none.
+    let _ = set_int(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes);
+}
+
+/// The kernel holds about this much that was received and not read.
+pub(super) fn bound_received(fd: RawFd, bytes: usize) {
+    // SAFETY: the descriptor is open as long as its socket is in the engine, which calls this.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    // Only a socket that is gone refuses.
+    let _ = SockRef::from(&fd).set_recv_buffer_size(bytes);
+}
+
+fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the option is an int, and points to one of ours until the call returns.
     let done = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
+            fd,
+            level,
+            name,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -328,5 +352,31 @@ mod tests {
         };
         let error = outgoing(to, foreign).expect_err("not our address");
         assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    }
+
+    /// Bytes the kernel takes for a peer that does not read.
+    fn taken(bound: Option<usize>) -> usize {
+        use std::io::Write as _;
+
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut own, _) = listener.accept().unwrap();
+        if let Some(bytes) = bound {
+            bound_unsent(own.as_raw_fd(), bytes);
+            bound_received(peer.as_raw_fd(), bytes);
+        }
+        own.set_nonblocking(true).unwrap();
+        let (piece, mut taken) = ([0; 16_384], 0);
+        while let Ok(bytes) = own.write(&piece) {
+            taken += bytes;
+        }
+        taken
+    }
+
+    #[test]
+    fn kernel_takes_little_for_a_peer_that_does_not_read() {
+        let (bounded, free) = (taken(Some(64 << 10)), taken(None));
+        assert!(bounded < 512 << 10, "{bounded}");
+        assert!(bounded < free, "{bounded}, without a bound {free}");
     }
 }

@@ -50,6 +50,9 @@ enum Step {
     Discarding(usize),
 }
 
+/// What the kernel holds of a site's answer at either socket.
+const KERNEL_BYTES: usize = 128 * 1024;
+
 /// What a waiting stranger may send ahead before it is no longer read.
 const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -282,6 +285,9 @@ impl Shard {
             first.extend_from_slice(&seen);
             seen = first;
         }
+        // Strangers who ask for much and do not read it would fill the host's TCP memory, which
+        // clients need: two socket buffers as large as they grow by themselves hold megabytes.
+        self.engine.bound_kernel_bytes(socket, client, KERNEL_BYTES);
         self.totals.core.masks_total += 1;
         self.totals.core.masks_current += 1;
         self.engine.send_bytes(socket, seen.into_boxed_slice());
