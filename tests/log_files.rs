@@ -8,7 +8,7 @@ use support::{Config, fake_dc, wait_until};
 
 /// A line that every start logs with these settings: a key that is not in effect yet.
 fn noisy(config: Config) -> Config {
-    config.set("censorship.tls_full_cert_ttl_secs", 91)
+    config.set("general.unknown_dc_file_log_enabled", true)
 }
 
 #[tokio::test]
