@@ -8,7 +8,7 @@
 //! Here is the way to the splice; the splice is in `splice.rs`. Which site and which limits:
 //! `policy/mask`. Source: protocol.md 7.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 
@@ -44,11 +44,16 @@ enum Step {
     Pacing,
     /// For a place.
     Waiting,
+    /// For the name of the mask host, with a place of its own already.
+    Resolving,
     /// For this connect.
     Connecting(SocketId),
     /// For nothing: the target is ourselves. So many bytes are still read.
     Discarding(usize),
 }
+
+/// How often a stranger looks whether the mask host's name is resolved.
+const NAME_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the kernel holds of a site's answer at either socket.
 const KERNEL_BYTES: usize = 128 * 1024;
@@ -61,7 +66,7 @@ impl Approach {
     pub(super) fn socket(&self) -> Option<SocketId> {
         match self.step {
             Step::Connecting(socket) => Some(socket),
-            Step::Pacing | Step::Waiting | Step::Discarding(_) => None,
+            Step::Pacing | Step::Waiting | Step::Resolving | Step::Discarding(_) => None,
         }
     }
 }
@@ -157,6 +162,7 @@ impl Shard {
                 Attempt::Tcp(addr, until) => (self.engine.connect(addr, owner), until),
                 Attempt::Unix(path, until) => (self.engine.connect_unix(path, owner), until),
                 Attempt::Own(addr) => return self.mask_is_ourselves(key, &target, addr),
+                Attempt::Unknown => return self.await_name(key),
                 Attempt::Fail => return self.mask_unreachable(key, &target),
             };
             match connect {
@@ -168,6 +174,16 @@ impl Shard {
                 }
                 Err(error) => tracing::debug!(%error, %target, "cannot connect to the mask host"),
             }
+        }
+    }
+
+    /// Looks again in a moment, until the time of a connect is over.
+    fn await_name(&mut self, key: u32) {
+        let again = self.now.after(NAME_PAUSE);
+        if let Some(approach) = self.approach_mut(key) {
+            approach.step = Step::Resolving;
+            let again = again.min(approach.attempts.until);
+            self.set_deadline(key, again);
         }
     }
 
@@ -221,7 +237,7 @@ impl Shard {
 
     /// Once a minute is enough: strangers come in thousands.
     fn complain_of_mask(&mut self, what: std::fmt::Arguments<'_>) {
-        const PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+        const PAUSE: Duration = Duration::from_secs(60);
         if self
             .mask_complained
             .is_none_or(|at| at.after(PAUSE) <= self.now)
@@ -351,6 +367,7 @@ impl Shard {
                 self.engine.close(socket);
                 self.connect_to_mask(key, mask);
             }
+            Step::Resolving => self.connect_to_mask(key, mask),
             Step::Waiting | Step::Discarding(_) => self.remove(key),
         }
     }
@@ -370,6 +387,8 @@ impl Shard {
     pub(super) fn approach_gone(&mut self, approach: &Approach) {
         if let Some(socket) = approach.socket() {
             self.engine.close(socket);
+        }
+        if matches!(approach.step, Step::Connecting(_) | Step::Resolving) {
             self.strangers.give_back();
         }
     }

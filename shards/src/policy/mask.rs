@@ -43,6 +43,8 @@ pub(crate) enum Attempt<'a> {
     Unix(&'a Path, Millis),
     /// The target is ourselves.
     Own(SocketAddr),
+    /// Its name has not been resolved yet, as in the first moments of a process.
+    Unknown,
     /// There is nothing left to try.
     Fail,
 }
@@ -70,6 +72,11 @@ impl Attempts {
             return Attempt::Fail;
         }
         let index = self.next;
+        if let MaskTarget::Tcp(at) = target
+            && names.addresses(at).is_empty()
+        {
+            return Attempt::Unknown;
+        }
         self.next += 1;
         let at = match target {
             MaskTarget::Unix(path) if index == 0 => return Attempt::Unix(path, self.until),
