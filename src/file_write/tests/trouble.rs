@@ -29,7 +29,12 @@ fn run(mut command: Command, test: &str, path: &Path) -> Command {
 
 /// Runs a child to its end; what it printed.
 fn output(mut command: Command) -> String {
-    let output = command.output().unwrap();
+    // Other tests start processes too, and one that is just being made holds whatever was open for
+    // writing, such as a copy of this program.
+    let output = std::iter::repeat_with(|| command.output())
+        .find(|output| !matches!(output, Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy))
+        .expect("it does not end before")
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let more = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{more}");
