@@ -279,14 +279,16 @@ fn certificates(body: &[u8], flight: &mut Tls12Flight) {
     }
 }
 
-/// Curve, point, scheme, signature.
+/// Curve, point, scheme, signature; all of it must be there.
 fn signature_bytes(body: &[u8]) -> Result<usize, Short> {
     let mut r = Reader::new(body);
     r.take(3)?;
     let point = usize::from(r.u8()?);
     r.take(point)?;
     r.u16_be()?;
-    r.u16_be().map(usize::from)
+    let length = usize::from(r.u16_be()?);
+    r.take(length)?;
+    Ok(length)
 }
 
 /// Most bytes of an answer that are looked at.

@@ -208,3 +208,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_signature_longer_than_its_message_does_not_count() {
+    let mut body = vec![3, 0, 29, 2, 9, 9, 8, 4];
+    body.extend_from_slice(&[0, 5, 1, 2, 3, 4]);
+    assert_eq!(signature_bytes(&body), Err(Short { need: 5, have: 4 }));
+    body.push(5);
+    assert_eq!(signature_bytes(&body), Ok(5));
+}
