@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     if let Some(text) = host_cpu::complaint() {
         return fail(Exit::Host, &text);
     }
+    shards::host::avoid_huge_pages();
     let cli = match cli::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(text) => return fail(Exit::Usage, &text),

@@ -23,7 +23,7 @@ use crate::{
 use kinds::Kind;
 
 /// How many, how long.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct HostilePlan {
     /// Hostile connections of each crowd, of all kinds in turn.
     pub hostile: usize,
@@ -33,8 +33,8 @@ pub struct HostilePlan {
     pub every: Duration,
     /// Length of each phase: calm, and from the first hostile connection to the last one's leave.
     pub phase: Duration,
-    /// A kind that is left out of the crowd.
-    pub without: Option<Kind>,
+    /// Who is in the crowd, in turn.
+    pub kinds: Vec<Kind>,
     /// Times that the phases come in turn; the first crowd fills the proxy's pools.
     pub rounds: usize,
 }
@@ -46,7 +46,7 @@ impl Default for HostilePlan {
             clients: 100,
             every: Duration::from_millis(20),
             phase: Duration::from_secs(10),
-            without: None,
+            kinds: Kind::ALL.to_vec(),
             rounds: 4,
         }
     }
@@ -145,11 +145,17 @@ impl std::fmt::Display for Hostile {
     }
 }
 
-/// Runs all rounds.
+/// Runs all rounds. The crowd comes to `attacked`, which is the proxy itself or, to learn what the
+/// machine alone does to clients when so many come, something else on its cores.
 ///
 /// # Errors
 /// [`LoadError`]: a client fails, `/proc` cannot be read, or the proxy does not let go of a crowd.
-pub fn hostile(target: &Target, mode: Mode, plan: HostilePlan) -> Result<Hostile, LoadError> {
+pub fn hostile(
+    target: &Target,
+    attacked: &Target,
+    mode: Mode,
+    plan: &HostilePlan,
+) -> Result<Hostile, LoadError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -158,8 +164,9 @@ pub fn hostile(target: &Target, mode: Mode, plan: HostilePlan) -> Result<Hostile
     let quiet = Quiet::start(target, mode, plan.clients, plan.every)?;
     std::thread::sleep(SETTLE);
     let before = held(target)?;
+    let before_attacked = descriptors(attacked.process().pid());
     let mut all = Hostile {
-        plan,
+        plan: plan.clone(),
         calm: Vec::new(),
         crowd: Vec::new(),
         before,
@@ -175,13 +182,15 @@ pub fn hostile(target: &Target, mode: Mode, plan: HostilePlan) -> Result<Hostile
         })?);
         let (mut refused, mut most) = (0, 0);
         all.crowd.push(quiet.during(target, || {
-            (refused, most) = runtime.block_on(crowd(target, plan, &recorded));
+            (refused, most) = runtime.block_on(crowd(attacked, plan, &recorded));
             Ok(())
         })?);
         all.refused += refused;
         all.descriptors_most = all.descriptors_most.max(most);
         let left = Instant::now();
-        while held(target)?.descriptors > before.descriptors {
+        while held(target)?.descriptors > before.descriptors
+            || descriptors(attacked.process().pid()) > before_attacked
+        {
             if left.elapsed() > GONE_LIMIT {
                 return Err(LoadError::Hangs { limit: GONE_LIMIT });
             }
@@ -195,7 +204,7 @@ pub fn hostile(target: &Target, mode: Mode, plan: HostilePlan) -> Result<Hostile
 }
 
 /// Hellos that were accepted once.
-async fn record(target: &Target, plan: HostilePlan) -> Result<Vec<Vec<u8>>, LoadError> {
+async fn record(target: &Target, plan: &HostilePlan) -> Result<Vec<Vec<u8>>, LoadError> {
     let mut recorded = Vec::new();
     for _ in 0..plan.hostile.min(RECORDED) {
         let dial = target.dial(Mode::Ee, 0);
@@ -209,15 +218,13 @@ async fn record(target: &Target, plan: HostilePlan) -> Result<Vec<Vec<u8>>, Load
 
 /// All of a crowd: each comes at its time in the first half of the phase and stays for the length
 /// of the other half. How many could not connect, and the most descriptors the proxy had.
-async fn crowd(target: &Target, plan: HostilePlan, recorded: &[Vec<u8>]) -> (u64, usize) {
+async fn crowd(target: &Target, plan: &HostilePlan, recorded: &[Vec<u8>]) -> (u64, usize) {
     let begin = tokio::time::Instant::now();
     let end = begin + plan.phase;
     let mut running = JoinSet::new();
-    let mut kinds = Kind::ALL.to_vec();
-    kinds.retain(|kind| Some(*kind) != plan.without);
     for number in 0..plan.hostile {
         let share = number as f64 / plan.hostile as f64;
-        let kind = kinds[number % kinds.len()];
+        let kind = plan.kinds[number % plan.kinds.len()];
         let opening = match kind {
             Kind::Replay => recorded.get(number % recorded.len().max(1)).cloned(),
             _ => None,

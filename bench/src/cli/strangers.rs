@@ -34,9 +34,16 @@ pub(super) struct HostileArgs {
     /// How the clients speak.
     #[arg(long, value_enum, default_value = "ee")]
     mode: ModeArg,
-    /// A kind that is left out.
-    #[arg(long, value_enum)]
-    without: Option<Kind>,
+    /// Kinds that are left out, with commas between them.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    without: Vec<Kind>,
+    /// The only kinds that come.
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "without")]
+    only: Vec<Kind>,
+    /// The crowd goes to a bare relay to the mask host, on the proxy's cores: what the machine
+    /// alone does to the clients when so many come.
+    #[arg(long, requires = "mask")]
+    control: bool,
     /// Strangers are sent to a mask host on loopback.
     #[arg(long)]
     mask: bool,
@@ -53,6 +60,16 @@ pub(super) struct MaskArgs {
     common: Common,
 }
 
+impl HostileArgs {
+    fn kinds(&self) -> Vec<Kind> {
+        let comes = |kind: &Kind| match self.only.is_empty() {
+            true => !self.without.contains(kind),
+            false => self.only.contains(kind),
+        };
+        Kind::ALL.into_iter().filter(comes).collect()
+    }
+}
+
 pub(super) fn hostile_crowd(args: &HostileArgs) -> Outcome {
     let mut config = pinnace(&args.target)?;
     let bench = Bench::new(args.common.setup()?)?;
@@ -67,10 +84,24 @@ pub(super) fn hostile_crowd(args: &HostileArgs) -> Outcome {
         clients: args.clients,
         every: Duration::from_millis(args.every_ms.max(1)),
         phase: Duration::from_secs(args.secs.max(1)),
-        without: args.without,
+        kinds: args.kinds(),
         rounds: args.common.rounds.max(2),
     };
-    let outcome = hostile(&target, Mode::from(args.mode), plan)?;
+    if plan.kinds.is_empty() {
+        return Err("--without leaves nobody".into());
+    }
+    let relay = match &origin {
+        Some(origin) if args.control => {
+            let around = Surroundings {
+                dc: origin.addr(),
+                ..bench.surroundings().clone()
+            };
+            Some(Target::start(&TargetSpec::Relay, &around)?)
+        }
+        _ => None,
+    };
+    let attacked = relay.as_ref().unwrap_or(&target);
+    let outcome = hostile(&target, attacked, Mode::from(args.mode), &plan)?;
     print!("{outcome}");
     if let Some(path) = &args.common.json {
         std::fs::write(path, serde_json::to_vec_pretty(&outcome)?)?;

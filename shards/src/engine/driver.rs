@@ -199,7 +199,7 @@ impl Engine {
         match self.sockets.get(id.index as usize) {
             Some(s) if s.generation == id.generation => format!(
                 "[{:?} wanted {} bulk {} cancelling {}; {} queued, scarce {} sending {} recalled {} \
-                 dirty {} notify {} {:?}; {} ops]",
+                 dirty {} notify {} {:?}; {:?}]",
                 s.rx,
                 s.wanted,
                 s.bulk,

@@ -13,7 +13,7 @@ use socket2::SockAddr;
 use super::{
     Event, Owner,
     driver::Engine,
-    op::{GENERATION_MASK, OpKind, SocketId, token},
+    op::{GENERATION_MASK, OpKind, Ops, SocketId, token},
     send::SendQueue,
     socket::{self, OutgoingOptions},
 };
@@ -46,8 +46,8 @@ pub(super) struct Socket {
     pub(super) closing: bool,
     /// A listener that other rings take from, too: each of them in turn.
     pub(super) in_turn: bool,
-    /// Operations in flight.
-    pub(super) ops: u8,
+    /// In flight.
+    pub(super) ops: Ops,
     pub(super) connect_to: Option<Box<SockAddr>>,
     pub(super) owner: Owner,
 }
@@ -100,12 +100,8 @@ impl Engine {
             return;
         };
         socket.wanted = false;
-        if socket.ops > 0 {
-            let cancel = types::CancelBuilder::user_data(token(OpKind::Accept, listener));
-            let entry = opcode::AsyncCancel2::new(cancel)
-                .build()
-                .user_data(token(OpKind::Ignore, listener));
-            self.push(entry);
+        if socket.ops.contains(OpKind::Accept) {
+            self.cancel(OpKind::Accept, listener);
         }
     }
 
@@ -115,11 +111,11 @@ impl Engine {
             return;
         };
         socket.wanted = true;
-        if socket.ops > 0 {
+        if socket.ops.contains(OpKind::Accept) {
             // Still accepting, or about to stop: that it is wanted again is seen then.
             return;
         }
-        socket.ops += 1;
+        socket.ops.insert(OpKind::Accept);
         let (fd, flags) = (types::Fd(socket.fd), libc::SOCK_CLOEXEC);
         let entry = match socket.in_turn {
             false => opcode::AcceptMulti::new(fd).flags(flags).build(),
@@ -230,20 +226,28 @@ impl Engine {
         let Some(socket) = self.live(id) else { return };
         socket.closing = true;
         socket.wanted = false;
+        let ops = socket.ops;
         if !socket.sending {
             let freed = socket.tx.clear();
             self.spill_bytes -= freed;
         }
-        let socket = &self.sockets[id.index as usize];
-        if socket.ops > 0 {
-            let cancel = types::CancelBuilder::fd(types::Fd(socket.fd)).all();
-            let entry = opcode::AsyncCancel2::new(cancel)
-                .build()
-                .user_data(token(OpKind::Ignore, id));
-            self.push(entry);
-        } else {
+        if ops.is_empty() {
             self.free(id);
         }
+        for kind in ops.iter() {
+            self.cancel(kind, id);
+        }
+    }
+
+    /// Cancels what the socket has in flight of this kind. By token, which the kernel finds in a
+    /// hash table: by descriptor it would look at every operation of the ring, and a close would
+    /// cost the more the more sockets are idle.
+    pub(super) fn cancel(&mut self, kind: OpKind, id: SocketId) {
+        let cancel = types::CancelBuilder::user_data(token(kind, id));
+        let entry = opcode::AsyncCancel2::new(cancel)
+            .build()
+            .user_data(token(OpKind::Ignore, id));
+        self.push(entry);
     }
 
     pub(super) fn accepted(
@@ -253,7 +257,7 @@ impl Engine {
         more: bool,
     ) -> Option<Event> {
         if !more && let Some(socket) = self.sockets.get_mut(listener.index as usize) {
-            socket.ops -= 1;
+            socket.ops.remove(OpKind::Accept);
         }
         if result >= 0 {
             let Some(owner) = self.live(listener).map(|socket| socket.owner) else {
@@ -295,7 +299,7 @@ impl Engine {
 
     pub(super) fn connected(&mut self, id: SocketId, result: i32) -> Option<Event> {
         let socket = self.sockets.get_mut(id.index as usize)?;
-        socket.ops -= 1;
+        socket.ops.remove(OpKind::Connect);
         socket.connect_to = None;
         if socket.closing {
             self.free_if_done(id);
@@ -334,7 +338,7 @@ impl Engine {
             reset_told: false,
             closing: false,
             in_turn: false,
-            ops: 0,
+            ops: Ops::default(),
             connect_to: None,
             owner: Owner::default(),
         });
@@ -348,7 +352,7 @@ impl Engine {
         let done = self
             .sockets
             .get(id.index as usize)
-            .is_some_and(|socket| socket.closing && socket.ops == 0);
+            .is_some_and(|socket| socket.closing && socket.ops.is_empty());
         if done {
             self.free(id);
         }
@@ -356,7 +360,7 @@ impl Engine {
 
     pub(super) fn free(&mut self, id: SocketId) {
         let socket = self.sockets.remove(id.index as usize);
-        debug_assert!(socket.ops == 0 && socket.generation == id.generation);
+        debug_assert!(socket.ops.is_empty() && socket.generation == id.generation);
         let entry = opcode::Close::new(types::Fd(socket.fd))
             .build()
             .user_data(token(OpKind::Ignore, id));

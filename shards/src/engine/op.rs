@@ -16,6 +16,46 @@ pub(super) enum OpKind {
     Watch = 8,
 }
 
+impl OpKind {
+    /// What a socket may have in flight.
+    const OF_SOCKETS: [OpKind; 5] = [
+        OpKind::Accept,
+        OpKind::Receive,
+        OpKind::Send,
+        OpKind::Connect,
+        OpKind::Watch,
+    ];
+}
+
+/// What a socket has in flight: at most one operation of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ops(u16);
+
+impl Ops {
+    pub(super) fn insert(&mut self, kind: OpKind) {
+        debug_assert!(!self.contains(kind), "a second {kind:?}");
+        self.0 |= 1 << kind as u8;
+    }
+
+    pub(super) fn remove(&mut self, kind: OpKind) {
+        debug_assert!(self.contains(kind), "no {kind:?} in flight");
+        self.0 &= !(1 << kind as u8);
+    }
+
+    pub(super) fn contains(self, kind: OpKind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = OpKind> {
+        let all = OpKind::OF_SOCKETS.into_iter();
+        all.filter(move |kind| self.contains(*kind))
+    }
+}
+
 /// A socket of the engine. Stays distinct from all later users of the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SocketId {
@@ -60,6 +100,19 @@ pub(super) fn parse(user_data: u64) -> Option<(OpKind, SocketId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_of_operations_tells_which_are_in_flight() {
+        let mut ops = Ops::default();
+        assert!(ops.is_empty());
+        ops.insert(OpKind::Watch);
+        ops.insert(OpKind::Receive);
+        assert!(ops.iter().eq([OpKind::Receive, OpKind::Watch]));
+        ops.remove(OpKind::Receive);
+        assert!(ops.contains(OpKind::Watch) && !ops.contains(OpKind::Receive));
+        ops.remove(OpKind::Watch);
+        assert_eq!(ops, Ops::default());
+    }
 
     #[test]
     fn token_survives_the_round_trip() {

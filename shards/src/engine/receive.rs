@@ -68,11 +68,7 @@ impl Engine {
             return;
         }
         socket.cancelling = true;
-        let cancel = types::CancelBuilder::user_data(token(OpKind::Receive, id));
-        let entry = opcode::AsyncCancel2::new(cancel)
-            .build()
-            .user_data(token(OpKind::Ignore, id));
-        self.push(entry);
+        self.cancel(OpKind::Receive, id);
     }
 
     /// Arms every receive that should run and does not.
@@ -124,7 +120,7 @@ impl Engine {
         if socket.rx != Rx::Idle || !socket.wanted {
             return;
         }
-        socket.ops += 1;
+        socket.ops.insert(OpKind::Receive);
         let fd = types::Fd(socket.fd);
         let entry = if socket.receive_max > 0 {
             let (rx, group) = if socket.bulk {
@@ -164,7 +160,7 @@ impl Engine {
         if !more {
             socket.rx = Rx::Idle;
             socket.cancelling = false;
-            socket.ops -= 1;
+            socket.ops.remove(OpKind::Receive);
         }
         if socket.closing {
             drop(buf);

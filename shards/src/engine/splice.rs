@@ -37,7 +37,7 @@ impl Engine {
             .build()
             .user_data(token(OpKind::Connect, id));
         if let Some(socket) = self.live(id) {
-            socket.ops += 1;
+            socket.ops.insert(OpKind::Connect);
             socket.connect_to = Some(to);
             socket.owner = owner;
         }
@@ -73,7 +73,10 @@ impl Engine {
     /// this it is noticed with the next send only.
     pub(crate) fn watch_reset(&mut self, id: SocketId) {
         let Some(socket) = self.live(id) else { return };
-        socket.ops += 1;
+        if socket.ops.contains(OpKind::Watch) {
+            return;
+        }
+        socket.ops.insert(OpKind::Watch);
         // Level triggered it would fire for the end that is known already, again and again.
         let entry = opcode::PollAdd::new(types::Fd(socket.fd), 0)
             .multi(true)
@@ -86,7 +89,7 @@ impl Engine {
     pub(super) fn watched(&mut self, id: SocketId, result: i32, flags: u32) -> Option<Event> {
         let socket = self.sockets.get_mut(id.index as usize)?;
         if !cqueue::more(flags) {
-            socket.ops -= 1;
+            socket.ops.remove(OpKind::Watch);
         }
         if socket.closing {
             self.free_if_done(id);

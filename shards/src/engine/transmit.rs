@@ -114,11 +114,7 @@ impl Engine {
             }
         }
         for id in recalled {
-            let cancel = types::CancelBuilder::user_data(token(OpKind::Send, id));
-            let entry = opcode::AsyncCancel2::new(cancel)
-                .build()
-                .user_data(token(OpKind::Ignore, id));
-            self.push(entry);
+            self.cancel(OpKind::Send, id);
         }
     }
 
@@ -126,7 +122,7 @@ impl Engine {
         let bound = self.settings.buffers.queue_bytes_max;
         let socket = self.sockets.get_mut(id.index as usize)?;
         socket.sending = false;
-        socket.ops -= 1;
+        socket.ops.remove(OpKind::Send);
         if socket.closing {
             self.spill_bytes -= socket.tx.clear();
             self.free_if_done(id);
@@ -187,7 +183,7 @@ impl Engine {
         }
         const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         socket.sending = true;
-        socket.ops += 1;
+        socket.ops.insert(OpKind::Send);
         let fd = types::Fd(socket.fd);
         let single = &mut self.scratch.single;
         socket.tx.gather(single);
@@ -244,7 +240,7 @@ impl Engine {
     pub(super) fn nudge(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.get_mut(id.index as usize) {
             socket.sending = true;
-            socket.ops += 1;
+            socket.ops.insert(OpKind::Send);
         }
         self.push(
             opcode::Nop::new()

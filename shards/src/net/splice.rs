@@ -31,6 +31,10 @@ pub(super) struct Splice {
     over: bool,
 }
 
+/// Unsent bytes of one side before the other is no longer read: a stranger who does not read is
+/// worth less than a client (`shards.queue_bytes_max`).
+const QUEUE_BYTES: usize = 64 * 1024;
+
 const CLIENT: usize = 0;
 const HOST: usize = 1;
 
@@ -96,7 +100,8 @@ impl Shard {
         buf.truncate(fits);
         if fits > 0 {
             self.engine.send(sink, buf);
-            if self.engine.queued(sink) > self.settings.plane.buffers.queue_bytes_max {
+            let most = self.settings.plane.buffers.queue_bytes_max;
+            if self.engine.queued(sink) > most.min(QUEUE_BYTES) {
                 splice.stalled[side] = true;
                 self.engine.pause(source);
                 self.engine.notify_writable(sink);
