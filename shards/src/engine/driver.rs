@@ -101,6 +101,8 @@ impl Doorbell {
 }
 
 const RING_ENTRIES: u32 = 1024;
+/// With 8,192 or more the kernel's table of armed operations has its 256 rows, the most there are.
+const COMPLETION_ENTRIES: u32 = 8 * RING_ENTRIES;
 const SMALL_GROUP: u16 = 1;
 const LARGE_GROUP: u16 = 2;
 /// Buffers posted at first; grows when receives find none.
@@ -116,7 +118,7 @@ impl Engine {
         let mut builder = IoUring::builder();
         builder
             .setup_single_issuer()
-            .setup_cqsize(RING_ENTRIES * 4)
+            .setup_cqsize(COMPLETION_ENTRIES)
             .setup_submit_all();
         match settings.parking {
             // Completions are worked on inside our own wait only; nobody polls this ring.

@@ -43,6 +43,8 @@ pub(super) struct Socket {
     pub(super) fin: Fin,
     /// A watched reset was told.
     pub(super) reset_told: bool,
+    /// Closing sends a reset and no end.
+    pub(super) resets: bool,
     pub(super) closing: bool,
     /// A listener that other rings take from, too: each of them in turn.
     pub(super) in_turn: bool,
@@ -85,9 +87,12 @@ impl Engine {
     /// `in_turn`: other rings have descriptors of the same socket. The kernel wakes one of them per
     /// client, and a ring that never lets go of its place in that queue would get them all.
     pub(crate) fn add_listener(&mut self, fd: OwnedFd, owner: Owner, in_turn: bool) -> SocketId {
+        let resets = socket::has_reset(&fd);
         let id = self.insert(fd.into_raw_fd());
         if let Some(socket) = self.live(id) {
             (socket.owner, socket.in_turn) = (owner, in_turn);
+            // Those that are accepted inherit it.
+            socket.resets = resets;
         }
         self.accept(id);
         id
@@ -200,10 +205,10 @@ impl Engine {
     }
 
     /// Closing this socket will send an ordinary end, whatever its listener had set.
-    pub(crate) fn close_plainly(&self, id: SocketId) {
-        let socket = self.sockets.get(id.index as usize);
-        if let Some(socket) = socket.filter(|socket| socket.generation == id.generation) {
-            socket::without_reset(socket.fd);
+    pub(crate) fn close_plainly(&mut self, id: SocketId) {
+        if let Some(own) = self.live(id) {
+            own.resets = false;
+            socket::without_reset(own.fd);
         }
     }
 
@@ -226,22 +231,26 @@ impl Engine {
         let Some(socket) = self.live(id) else { return };
         socket.closing = true;
         socket.wanted = false;
-        let ops = socket.ops;
+        let (fd, ops, resets) = (socket.fd, socket.ops, socket.resets);
         if !socket.sending {
             let freed = socket.tx.clear();
             self.spill_bytes -= freed;
         }
         if ops.is_empty() {
             self.free(id);
-        }
-        for kind in ops.iter() {
-            self.cancel(kind, id);
+        } else if ops.is_only(OpKind::Receive) && !resets {
+            // Ends the receive as well, and is the end that the close would send. A cancel would
+            // cost the more the more sockets are idle.
+            socket::break_off(fd);
+        } else {
+            for kind in ops.iter() {
+                self.cancel(kind, id);
+            }
         }
     }
 
     /// Cancels what the socket has in flight of this kind. By token, which the kernel finds in a
-    /// hash table: by descriptor it would look at every operation of the ring, and a close would
-    /// cost the more the more sockets are idle.
+    /// hash table (of 256 rows at most): by descriptor it would look at every operation of the ring.
     pub(super) fn cancel(&mut self, kind: OpKind, id: SocketId) {
         let cancel = types::CancelBuilder::user_data(token(kind, id));
         let entry = opcode::AsyncCancel2::new(cancel)
@@ -260,12 +269,16 @@ impl Engine {
             socket.ops.remove(OpKind::Accept);
         }
         if result >= 0 {
-            let Some(owner) = self.live(listener).map(|socket| socket.owner) else {
+            let found = self.live(listener).map(|own| (own.owner, own.resets));
+            let Some((owner, resets)) = found else {
                 socket::close_now(result);
                 self.free_if_done(listener);
                 return None;
             };
             let socket = self.insert(result);
+            if let Some(own) = self.live(socket) {
+                own.resets = resets;
+            }
             if !more {
                 self.accept_if_wanted(listener);
             }
@@ -336,6 +349,7 @@ impl Engine {
             notify: false,
             fin: Fin::Open,
             reset_told: false,
+            resets: false,
             closing: false,
             in_turn: false,
             ops: Ops::default(),

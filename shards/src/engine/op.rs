@@ -46,6 +46,10 @@ impl Ops {
         self.0 & 1 << kind as u8 != 0
     }
 
+    pub(super) fn is_only(self, kind: OpKind) -> bool {
+        self.0 == 1 << kind as u8
+    }
+
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -108,7 +112,9 @@ mod tests {
         ops.insert(OpKind::Watch);
         ops.insert(OpKind::Receive);
         assert!(ops.iter().eq([OpKind::Receive, OpKind::Watch]));
+        assert!(!ops.is_only(OpKind::Watch));
         ops.remove(OpKind::Receive);
+        assert!(ops.is_only(OpKind::Watch));
         assert!(ops.contains(OpKind::Watch) && !ops.contains(OpKind::Receive));
         ops.remove(OpKind::Watch);
         assert_eq!(ops, Ops::default());

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, SocketAddrV6},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     time::Duration,
 };
 
@@ -318,6 +318,13 @@ pub(super) fn with_reset(fd: RawFd) {
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     // Only a socket that is gone refuses.
     let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+}
+
+/// Closing sends a reset.
+pub(super) fn has_reset(socket: &impl AsFd) -> bool {
+    SockRef::from(socket)
+        .linger()
+        .is_ok_and(|linger| linger == Some(Duration::ZERO))
 }
 
 /// Ends both directions at once: operations in flight complete.

@@ -48,6 +48,7 @@ impl Engine {
     /// Closes now, with a reset; what is still queued is lost. No event of this socket follows.
     pub(crate) fn reset(&mut self, id: SocketId) {
         if let Some(own) = self.live(id) {
+            own.resets = true;
             socket::with_reset(own.fd);
             self.close(id);
         }

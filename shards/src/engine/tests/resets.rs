@@ -178,7 +178,7 @@ fn refused_connect_is_told_once() {
 #[test]
 fn more_completions_than_the_ring_holds_are_all_told() {
     in_both(|parking| {
-        const CONNECTS: u64 = 6_000;
+        const CONNECTS: u64 = 10_000;
         let mut rig = Rig::new(parking, buffers());
         let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = closed.local_addr().expect("bound");

@@ -178,3 +178,24 @@ fn a_socket_with_nothing_to_send_is_flushed_already() {
         assert_eq!(engine.socket_count(), 0);
     });
 }
+
+/// What a peer reads of a socket that goes while its receive waits.
+fn last_words(parking: Parking, go: fn(&mut Engine, SocketId)) -> std::io::Result<usize> {
+    let mut engine = engine(parking);
+    let (socket, mut peer) = pair(&mut engine);
+    engine.enter(false).expect("enter");
+    go(&mut engine, socket);
+    expect_empty(&mut engine, SocketId::NONE);
+    peer.read(&mut [0; 8])
+}
+
+#[test]
+fn a_close_is_an_end_and_a_reset_is_no_end_while_a_receive_waits() {
+    in_both(|parking| {
+        let closed = last_words(parking, |engine, socket| engine.close(socket));
+        assert_eq!(closed.expect("an end"), 0);
+        let reset = last_words(parking, |engine, socket| engine.reset(socket));
+        let error = reset.expect_err("a reset, and no end before it");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    });
+}
