@@ -250,7 +250,7 @@ impl Engine {
     }
 
     /// Cancels what the socket has in flight of this kind. By token, which the kernel finds in a
-    /// hash table (of 256 rows at most): by descriptor it would look at every operation of the ring.
+    /// hash table (of 256 rows at most): by descriptor it would look at each operation of the ring.
     pub(super) fn cancel(&mut self, kind: OpKind, id: SocketId) {
         let cancel = types::CancelBuilder::user_data(token(kind, id));
         let entry = opcode::AsyncCancel2::new(cancel)
