@@ -124,9 +124,15 @@ pub(crate) struct Flags {
     /// How often a new log file starts, over logging.rotation.
     #[arg(long, value_name = "WHEN", global = true, value_enum)]
     pub(crate) log_rotation: Option<Rotate>,
+    /// Bytes of one log file, over logging.max_size_bytes; 0 is no limit.
+    #[arg(long, value_name = "N", global = true)]
+    pub(crate) log_max_size_bytes: Option<u64>,
     /// Log files kept, over logging.max_files; 0 keeps all.
     #[arg(long, value_name = "N", global = true)]
     pub(crate) log_max_files: Option<usize>,
+    /// Age at which log files are deleted, over logging.max_age_secs; 0 keeps all.
+    #[arg(long, value_name = "SECONDS", global = true)]
+    pub(crate) log_max_age_secs: Option<u64>,
     /// Stay in the foreground; it always does.
     #[arg(short, long, global = true)]
     pub(crate) foreground: bool,
@@ -161,7 +167,9 @@ impl Flags {
             kind,
             path: own.cloned().or(named).map(|path| data_path.join(path)),
             rotation,
+            bytes_max: self.log_max_size_bytes.unwrap_or(file.max_size_bytes),
             files_max: self.log_max_files.unwrap_or(file.max_files),
+            age_secs_max: self.log_max_age_secs.unwrap_or(file.max_age_secs),
         }
     }
 }
@@ -234,7 +242,6 @@ fn refused(args: &[OsString]) -> Option<String> {
 
 const DAEMON: &str = "this process stays in the foreground; let systemd, a container or another \
                       supervisor start, stop and restart it";
-const LOG_FILES: &str = "log files are kept by number, with --log-rotation and --log-max-files";
 const INIT: &str = "start without a file once, and ./config.toml is written";
 
 const REFUSED_FLAGS: &[(&[&str], &str)] = &[
@@ -248,7 +255,6 @@ const REFUSED_FLAGS: &[(&[&str], &str)] = &[
         ],
         DAEMON,
     ),
-    (&["--log-max-size-bytes", "--log-max-age-secs"], LOG_FILES),
     (&["--init", "--no-start", "--config-dir"], INIT),
 ];
 const REFUSED_COMMANDS: &[(&str, &str)] = &[
@@ -369,21 +375,21 @@ mod tests {
             cli.command,
             Some(Command::Links { user: Some(_), .. })
         ));
-        for bad in ["--shards 0", "--cores x", "check", "--what"] {
+        for bad in [
+            "--shards 0",
+            "--cores x",
+            "check",
+            "--what",
+            "--log-max-age-secs x",
+            "--log-max-size-bytes=-1",
+        ] {
             assert!(Cli::try_parse_from(args(bad)).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn refuses_daemon_flags_with_a_reason() {
-        for text in [
-            "-d x.toml",
-            "--pid-file=/x",
-            "stop",
-            "reload x",
-            "--log-max-age-secs=5",
-            "--init",
-        ] {
+        for text in ["-d x.toml", "--pid-file=/x", "stop", "reload x", "--init"] {
             let said = parse(args(text)).unwrap_err();
             assert!(said.contains(" is not supported: "), "{said}");
         }

@@ -1,21 +1,23 @@
 //! Where the log goes: standard error, a file with or without rotation, or the system log.
 //!
 //! Files are written by a thread of their own, so that a slow disk holds up no shard; when it lags
-//! far behind, records are dropped rather than waited for. What is logged is `logging.rs`'s.
+//! far behind, records are dropped rather than waited for. What is logged is `logging.rs`'s, which
+//! files there are `log_files.rs`'s.
 
 use std::{
-    io::IsTerminal as _,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use syslog_tracing::{Facility, Options, Syslog};
-use tracing_appender::{
-    non_blocking::{NonBlocking, WorkerGuard},
-    rolling::{InitError, RollingFileAppender, Rotation},
-};
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use crate::config::logging::{LogDestination, LogRotation};
+use crate::{
+    config::logging::{LogDestination, LogRotation},
+    log_files::{self, Plan},
+};
 
 /// What the file and the command line ask for together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +28,12 @@ pub(crate) struct Destination {
     pub(crate) path: Option<PathBuf>,
     /// How often a new file starts.
     pub(crate) rotation: LogRotation,
+    /// Bytes of one file; 0 is no limit.
+    pub(crate) bytes_max: u64,
     /// Files kept, the active one included; 0 keeps all.
     pub(crate) files_max: usize,
+    /// Seconds since a file that is not active was last written; 0 keeps all.
+    pub(crate) age_secs_max: u64,
 }
 
 /// An open destination.
@@ -54,7 +60,7 @@ pub(crate) enum OutputError {
         /// The path.
         path: String,
         /// Why.
-        error: InitError,
+        error: io::Error,
     },
     /// Something else in this process has the system log already.
     #[error("the system log is in use already")]
@@ -98,25 +104,19 @@ pub(crate) fn open(destination: &Destination) -> Result<Output, OutputError> {
 fn file(path: &Path, destination: &Destination) -> Result<(NonBlocking, WorkerGuard), OutputError> {
     let name = path.file_name().ok_or(OutputError::NoPath)?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    let mut builder = RollingFileAppender::builder()
-        .rotation(match destination.rotation {
-            LogRotation::Never => Rotation::NEVER,
-            LogRotation::Minutely => Rotation::MINUTELY,
-            LogRotation::Hourly => Rotation::HOURLY,
-            LogRotation::Daily => Rotation::DAILY,
-            LogRotation::Weekly => Rotation::WEEKLY,
-        })
-        .filename_prefix(name.to_string_lossy());
-    if destination.files_max > 0 && destination.rotation != LogRotation::Never {
-        builder = builder.max_log_files(destination.files_max);
-    }
-    let appender = builder
-        .build(directory)
-        .map_err(|error| OutputError::File {
-            path: path.display().to_string(),
-            error,
-        })?;
-    Ok(tracing_appender::non_blocking(appender))
+    let plan = Plan {
+        dir: directory.to_owned(),
+        prefix: name.to_string_lossy().into_owned(),
+        rotation: destination.rotation,
+        bytes_max: destination.bytes_max,
+        files_max: destination.files_max,
+        age_max: Duration::from_secs(destination.age_secs_max),
+    };
+    let lines = log_files::open(plan).map_err(|error| OutputError::File {
+        path: path.display().to_string(),
+        error,
+    })?;
+    Ok(tracing_appender::non_blocking(lines))
 }
 
 #[cfg(test)]
@@ -132,7 +132,9 @@ mod tests {
             kind: LogDestination::File,
             path: Some(path.to_owned()),
             rotation,
+            bytes_max: 0,
             files_max: 2,
+            age_secs_max: 0,
         }
     }
 

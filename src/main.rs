@@ -10,6 +10,7 @@ mod front;
 mod host_cpu;
 mod links;
 mod live;
+mod log_files;
 mod log_output;
 mod logging;
 mod me;

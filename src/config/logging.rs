@@ -12,11 +12,11 @@ keys! {
         /// Sets how often a new log file is started.
         rotation: LogRotation = LogRotation::Never; Restart, Now
         /// Starts a new log file before the active one would exceed this size.
-        max_size_bytes: u64 = 0; Restart, Later
+        max_size_bytes: u64 = 0; Restart, Now
         /// Limits how many log files are kept, counting the active one.
         max_files: usize = 0; Restart, Now
         /// Deletes rotated log files older than this many seconds.
-        max_age_secs: u64 = 0; Restart, Later
+        max_age_secs: u64 = 0; Restart, Now
     }
 }
 
