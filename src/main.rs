@@ -26,6 +26,7 @@ mod serve;
 mod signals;
 mod state_file;
 mod store;
+mod unknown_dcs;
 mod watch;
 mod wiring;
 

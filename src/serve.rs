@@ -37,6 +37,7 @@ use crate::{
     running::{api_settings, metrics_settings, running},
     signals,
     store::FileStore,
+    unknown_dcs::{self, UnknownDcFile},
     watch,
     wiring::{self, HostCpus, Overrides, wire},
 };
@@ -99,6 +100,7 @@ struct Running {
     events: Arc<Events>,
     drain_secs: u64,
     firewall: Arc<Firewall>,
+    unknown_dcs: Option<Arc<UnknownDcFile>>,
 }
 
 type Failure = (Exit, String);
@@ -113,11 +115,9 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
             .join(&loaded.config.general.quota_state_path),
     );
     let used_bytes = |name: &str| quotas.used_bytes(name);
-    let general = &loaded.config.general;
-    let observations = general.beobachten.then(|| ObservationFile {
-        path: options.data_path.join(&general.beobachten_file.0),
-        every: Duration::from_secs(general.beobachten_flush_secs),
-    });
+    let observations = observation_file(&loaded, &options);
+    let unknown_dcs = unknown_dcs::place(&loaded, &options.data_path)
+        .map_err(|finding| (Exit::Config, finding.to_string()))?;
     let mut wired = wire(&loaded, &options.overrides, &cpus(&report), &used_bytes)
         .map_err(|error| (Exit::Host, format!("{}: {error}", loaded.path.display())))?;
     if options.no_probe {
@@ -138,6 +138,10 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         StepStatus::Ready,
         Some(format!("{shards} shards")),
     );
+    let unknown_dcs = unknown_dcs.map(|path| UnknownDcFile::keep(path, plane.unknown_dcs()));
+    let unknown_dcs = unknown_dcs
+        .transpose()
+        .map_err(|error| host_error(&error))?;
     let names = start_names(&loaded, &plane)?;
     let settings = api_settings(&loaded);
     let events = Arc::new(Events::new(settings.runtime_edge_events_capacity));
@@ -171,8 +175,9 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         firewall: Arc::clone(&firewall),
     };
     // Rules of a start that fails go with it.
-    let running =
+    let mut running =
         start_control(&loaded, options, control, startup).inspect_err(|_| firewall.stop())?;
+    running.unknown_dcs = unknown_dcs;
     if let Some(file) = observations
         && let Err(error) = file.keep(&running.shown)
     {
@@ -183,6 +188,15 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
         running.events.record("admission.state", "open");
     }
     Ok(running)
+}
+
+/// Where addresses of strangers are written down, if they are.
+fn observation_file(loaded: &Loaded, options: &Options) -> Option<ObservationFile> {
+    let general = &loaded.config.general;
+    general.beobachten.then(|| ObservationFile {
+        path: options.data_path.join(&general.beobachten_file.0),
+        every: Duration::from_secs(general.beobachten_flush_secs),
+    })
 }
 
 /// Whoever resolves host names for the shards.
@@ -328,6 +342,7 @@ fn start_control(
         events,
         drain_secs: loaded.config.shards.drain_secs,
         firewall,
+        unknown_dcs: None,
     })
 }
 

@@ -87,7 +87,7 @@ fn the_guides_examples_load() {
 #[test]
 fn check_prints_everything_and_fails() {
     let text = format!(
-        "[server]\nport = \"443\"\nprot = 1\n[general]\nlog_level = \"info\"\nunknown_dc_file_log_enabled = true\n\
+        "[server]\nport = \"443\"\nprot = 1\n[general]\nlog_level = \"info\"\nntp_check = true\n\
          [access.users]\nalice = \"ee{SECRET}612e696f\"\n"
     );
     let (code, said) = check(&text);
@@ -101,13 +101,44 @@ fn check_prints_everything_and_fails() {
         "config.toml:8:9: access.users.alice has 42 characters and starts with \"ee\"; expected \
          32 hex digits (drop the ee prefix and the domain part)",
         "config.toml:3:1: server.prot is not a known key; did you mean server.port?",
-        "1 key not yet in effect",
-        "config.toml:6:1: general.unknown_dc_file_log_enabled is not yet in effect in this build",
+        "config.toml:6:1: general.ntp_check is accepted for compatibility and does nothing",
         "config.toml: not usable",
     ] {
         assert!(said.lines().any(|own| own == line), "{line}\n--\n{said}");
     }
     assert!(!said.contains(SECRET));
+}
+
+#[test]
+fn a_file_for_unknown_dcs_needs_a_directory_that_is_there() {
+    let named = |path: &str| {
+        format!(
+            "[general]\nunknown_dc_file_log_enabled = true\nunknown_dc_log_path = \"{path}\"\n\
+             [access.users]\nalice = \"{SECRET}\"\n"
+        )
+    };
+    for (path, what) in [
+        ("../dcs.txt", "has \"..\" in it"),
+        ("/nowhere/dcs.txt", "is in a directory that does not exist"),
+        (" ", "is blank"),
+    ] {
+        let (code, said) = check(&named(path));
+        assert_eq!(code, Some(1), "{said}");
+        let start = "config.toml:3:23: general.unknown_dc_log_path = ";
+        let told = |line: &str| line.starts_with(start) && line.contains(what);
+        assert!(said.lines().any(told), "{said}");
+    }
+    assert_eq!(check(&named("dcs.txt")).0, Some(0));
+    // Where a relative path leads is known at the start.
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = named("missing/dcs.txt");
+    std::fs::write(dir.path().join("config.toml"), text).expect("writable");
+    let output = pinnace(dir.path(), &["config.toml"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let want =
+        "config.toml:3:23: general.unknown_dc_log_path = \"missing/dcs.txt\" cannot be written";
+    assert!(said.contains(want), "{said}");
 }
 
 #[test]

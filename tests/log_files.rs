@@ -1,4 +1,5 @@
-//! Files for the operator to read: the log, by configuration and by flag, and observed strangers.
+//! Files for the operator to read: the log, by configuration and by flag, observed strangers, and
+//! DCs that no table knows.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
@@ -13,7 +14,7 @@ use std::{
 
 use bench::client::{Client, Dial, Mode};
 use shards::proto::dc::DcId;
-use support::{Config, Proxy, fake_dc, wait_until};
+use support::{Config, Proxy, fake_dc, me::Middle, wait_until};
 
 /// A line that every start logs with these settings: a key that does nothing.
 fn noisy(config: Config) -> Config {
@@ -74,18 +75,77 @@ async fn addresses_of_strangers_are_written_down() {
     assert_eq!(row[2..], ["1", "not_mtproto", "127.0.0.1"]);
 }
 
-/// Unknown DCs, each noted in a line of its own.
-const NOTED: i16 = 60;
-
-/// Makes the proxy log [`NOTED`] lines that differ, in order.
-async fn make_noise(proxy: &Proxy) {
-    for id in 1000..1000 + NOTED {
+/// Asks for each of these DCs once, one client after the other.
+async fn ask_for(proxy: &Proxy, ids: impl IntoIterator<Item = i16>) {
+    for id in ids {
         let dial = Dial {
             dc: DcId(id),
             ..proxy.dial(Mode::Intermediate)
         };
         Client::connect(&dial).await.unwrap().ping().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn unknown_dcs_are_written_down_once_each() {
+    let dc = fake_dc();
+    let mut proxy = Config::new(dc.addr())
+        .set("general.unknown_dc_file_log_enabled", true)
+        .set("general.unknown_dc_log_path", "\"dcs.txt\"")
+        .set("shards.drain_secs", 0)
+        .start();
+    ask_for(&proxy, [7, 7, -777, 2, 0, i16::MIN]).await;
+    let path = proxy.dir().join("dcs.txt");
+    let ids = || {
+        let text = fs::read_to_string(&path).unwrap();
+        let ids = text.lines().map(|line| {
+            let (time, id) = line.split_once('\t').expect(line);
+            assert!(time.ends_with('Z'), "{line}");
+            id.parse().expect(line)
+        });
+        ids.collect::<Vec<i16>>()
+    };
+    wait_until("three are written", || {
+        (ids() == [7, i16::MIN, -777]).then_some(())
+    });
+    // What nobody had time to write is written at the end.
+    ask_for(&proxy, 1000..1200).await;
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_end().1, Some(0));
+    assert_eq!(ids().len(), 203);
+    // Neither does a new process write again what is there.
+    proxy.start_over();
+    ask_for(&proxy, [7, 1000, 8]).await;
+    wait_until("the new one is written", || {
+        (ids().last() == Some(&8)).then_some(())
+    });
+    assert_eq!(ids().len(), 204);
+}
+
+#[tokio::test]
+async fn unknown_dcs_of_sessions_through_middle_proxies_are_written_too() {
+    let middle = Middle::five_dcs(1);
+    let config = middle.config();
+    let proxy = middle
+        .start(config.set("general.unknown_dc_file_log_enabled", true))
+        .await;
+    ask_for(&proxy, [3, -3, 77, 0]).await;
+    let text = wait_until("it is written", || {
+        let text = fs::read_to_string(proxy.dir().join("unknown-dc.txt")).ok()?;
+        (!text.is_empty()).then_some(text)
+    });
+    assert!(
+        text.ends_with("\t77\n") && text.lines().count() == 1,
+        "{text}"
+    );
+}
+
+/// Unknown DCs, each noted in a line of its own.
+const NOTED: i16 = 60;
+
+/// Makes the proxy log [`NOTED`] lines that differ, in order.
+async fn make_noise(proxy: &Proxy) {
+    ask_for(proxy, 1000..1000 + NOTED).await;
 }
 
 /// The DCs of those lines, in order.

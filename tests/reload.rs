@@ -153,13 +153,13 @@ async fn restart_keys_are_named_until_they_are_taken_back() {
     let both = port
         .clone()
         .set("timeouts.client_handshake", 7)
-        .set("general.unknown_dc_file_log_enabled", true)
+        .set("general.ntp_check", false)
         .user("bob", BOB);
     let line = proxy.reload(&both);
     for part in [
         "applied access.users;",
         "waiting for a restart: server.port, timeouts.client_handshake;",
-        "without effect in this version: general.unknown_dc_file_log_enabled",
+        "without effect in this version: general.ntp_check",
     ] {
         assert!(line.contains(part), "{line}");
     }

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn rows_say_which_changes_wait_for_a_restart() {
-        let after = "[general]\nlog_level = \"silent\"\nunknown_dc_file_log_enabled = true\n\
+        let after = "[general]\nlog_level = \"silent\"\nntp_check = false\n\
                      [server]\nport = 1\n[access]\nuser_max_tcp_conns = { alice = 1 }\n";
         let changes = between("", after);
         assert_eq!(
@@ -146,7 +146,7 @@ mod tests {
             ["general.log_level", "access.user_max_tcp_conns"]
         );
         assert_eq!(changes.restart, ["server.port"]);
-        assert_eq!(changes.idle, ["general.unknown_dc_file_log_enabled"]);
+        assert_eq!(changes.idle, ["general.ntp_check"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Not here: what one key may be (its row), corrections that are made silently (`settle.rs`).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use super::{
     Config,
@@ -25,6 +25,7 @@ pub(crate) fn check(reading: &mut Reading, config: &Config) {
     users(reading, config);
     routes(reading, config);
     mask(reading, config);
+    unknown_dcs(reading, config);
     if let Some(path) = config
         .general
         .data_path
@@ -223,6 +224,21 @@ fn mask(reading: &mut Reading, config: &Config) {
         None => &key,
     };
     reading.rule(key, text);
+}
+
+/// Where a relative path leads is known at the start only, and looked at then.
+fn unknown_dcs(reading: &mut Reading, config: &Config) {
+    let general = &config.general;
+    let path = general.unknown_dc_log_path.as_ref();
+    let Some(path) = path.filter(|_| general.unknown_dc_file_log_enabled) else {
+        return;
+    };
+    let path = Path::new(&path.0);
+    let dir = path.parent().filter(|_| path.is_absolute());
+    if dir.is_some_and(|dir| !dir.is_dir()) {
+        let text = "is in a directory that does not exist; make it, or name another one";
+        reading.rule("general.unknown_dc_log_path", text);
+    }
 }
 
 fn users(reading: &mut Reading, config: &Config) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     keys::keys,
-    kinds::{Filled, Names},
+    kinds::{Filled, Names, StatePath},
     secrets::AdTag,
     value::choices,
 };
@@ -43,9 +43,10 @@ keys! {
         /// Names the observation output file.
         beobachten_file: Filled = Filled("beobachten.txt".into()); Restart, Now
         /// Names the file that records unknown data-centre numbers.
-        unknown_dc_log_path: Option<String> = Some("unknown-dc.txt".into()); Restart, Later
+        unknown_dc_log_path: Option<StatePath> =
+            Some(StatePath("unknown-dc.txt".into())); Restart, Now
         /// Turns recording of unknown data-centre numbers on.
-        unknown_dc_file_log_enabled: bool = false; Restart, Later
+        unknown_dc_file_log_enabled: bool = false; Restart, Now
         /// Sets log verbosity.
         log_level: LogLevel = LogLevel::Normal; Hot, Now
         /// Removes terminal colours from log output.

@@ -1,6 +1,9 @@
 //! Values with a form of their own: host names, dates, rates, lists of names.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Component, Path},
+};
 
 use jiff::Timestamp;
 use toml_edit::Item;
@@ -50,6 +53,30 @@ impl Value for Filled {
             return wrong_form(slot, reading, "is blank", "some text, or leave the key out");
         }
         Some(Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+/// The path of a file that the process writes, without `..`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StatePath(pub(crate) String);
+
+impl Value for StatePath {
+    fn kind() -> String {
+        "string".to_owned()
+    }
+
+    fn read(slot: &Slot<'_>, reading: &mut Reading) -> Option<Self> {
+        const EXPECTED: &str = "a path without \"..\", of a file in a directory that exists";
+        let Filled(path) = Filled::read(slot, reading)?;
+        let parts = &mut Path::new(&path).components();
+        if parts.any(|part| part == Component::ParentDir) {
+            return wrong_form(slot, reading, "has \"..\" in it", EXPECTED);
+        }
+        Some(Self(path))
     }
 
     fn show(&self) -> String {

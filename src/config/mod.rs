@@ -187,6 +187,19 @@ pub(crate) fn parse(path: &Path, text: String) -> Result<Loaded, Failed> {
     })
 }
 
+/// What a start finds wrong with a key of a file that loads, as [`load`] would say it.
+pub(crate) fn rule(loaded: &Loaded, key: &str, text: String) -> Finding {
+    let problem = Problem::Rule { text };
+    let source = Source::assemble(&loaded.path, &loaded.text)
+        .unwrap_or_else(|_| Source::alone(&loaded.path, ""));
+    let document = Document::parse(source.text.clone());
+    let mut reading = Reading::new(source);
+    if let Ok(document) = document {
+        let _ = Config::read(&mut reading, Section::new("", 0, document.into_table()));
+    }
+    reading.about(key, problem)
+}
+
 /// What [`Loaded::digest`] would be for the files as they are now, without judging them; `None`
 /// when one of them cannot be read.
 pub(crate) fn digest(path: &Path) -> Option<Digest> {

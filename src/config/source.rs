@@ -103,7 +103,7 @@ impl Source {
     }
 
     /// A file that includes none.
-    fn alone(path: &Path, main: &str) -> Self {
+    pub(crate) fn alone(path: &Path, main: &str) -> Self {
         let mut text = String::with_capacity(main.len() + 1);
         text.push_str(main);
         if !main.is_empty() && !main.ends_with('\n') {

@@ -32,8 +32,12 @@ pub(super) fn until_the_end(running: Running, signals: Receiver<Signal>) -> Exit
     }
     let live = std::sync::Arc::clone(&running.live);
     let firewall = std::sync::Arc::clone(&running.firewall);
+    let unknown_dcs = running.unknown_dcs.clone();
     let exit = wait(running, &happenings);
     firewall.stop();
+    if let Some(file) = unknown_dcs {
+        file.look();
+    }
     live.save_quotas_at_last();
     exit.into()
 }

@@ -7,6 +7,7 @@ mod fingerprints;
 mod observations;
 mod pressure;
 mod snapshot;
+mod unknown_dcs;
 
 pub use crate::me::{GroupUse, RefillRow, WriterId, WriterRow, WriterState};
 
@@ -16,6 +17,7 @@ pub use self::pressure::{CloseEvents, ClosedClient, Pressure};
 pub use self::snapshot::{
     DcRow, FamilyState, ShardSnapshot, UpstreamRow, UserIpRow, merge_snapshots,
 };
+pub use self::unknown_dcs::UnknownDcs;
 
 use std::sync::Arc;
 

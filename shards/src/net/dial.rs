@@ -61,7 +61,6 @@ impl Shard {
         };
         let Resolved::Found(found) = settings.upstream.dcs.resolve(wanted) else {
             session.state = State::Relay(relay);
-            self.totals.core.unknown_dc_total += 1;
             self.note_unknown_dc(wanted.0);
             return self.end(key, SessionEnd::UnknownDc);
         };
@@ -76,7 +75,6 @@ impl Shard {
             paused: false,
         }));
         if !known {
-            self.totals.core.unknown_dc_total += 1;
             self.note_unknown_dc(wanted.0);
         }
         self.bound_receives(key);
@@ -343,9 +341,12 @@ impl Shard {
         }
     }
 
-    fn note_unknown_dc(&mut self, dc: i16) {
-        const NOTED_MAX: usize = 64;
-        if self.unknown_dcs.len() < NOTED_MAX && self.unknown_dcs.insert(dc) {
+    /// Counts a client whose DC no table knows; the log tells of the first ids only.
+    pub(super) fn note_unknown_dc(&mut self, dc: i16) {
+        const LOGGED_MAX: u32 = 64;
+        self.totals.core.unknown_dc_total += 1;
+        let new = self.unknown_dcs.note(dc);
+        if new.is_some_and(|before| before < LOGGED_MAX) {
             tracing::warn!(dc, "a client asks for a DC that no table knows");
         }
     }

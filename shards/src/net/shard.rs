@@ -1,7 +1,7 @@
 //! One shard: its state, its turn, its timers and its mailbox.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, RawFd},
@@ -28,7 +28,7 @@ use super::{
     tally::{Switch, Totals},
 };
 use crate::{
-    control::Pressure,
+    control::{Pressure, UnknownDcs},
     counters::{UpstreamCounters, UserCounters},
     engine::{Engine, Event, SocketId},
     keys::KeyPool,
@@ -83,7 +83,7 @@ pub(super) struct Shard {
     pub(super) counts_users: bool,
     /// Some user or network has a rate.
     pub(super) has_rates: bool,
-    pub(super) unknown_dcs: HashSet<i16>,
+    pub(super) unknown_dcs: Arc<UnknownDcs>,
     pub(super) fingerprints: Fingerprints,
     pub(super) observed: Observed,
     pub(super) fronts: Arc<FrontTable>,
@@ -129,6 +129,7 @@ pub(super) struct Parts {
     pub(super) replay: Arc<ReplayStore>,
     pub(super) permits: Arc<Permits>,
     pub(super) board: Arc<Board>,
+    pub(super) unknown_dcs: Arc<UnknownDcs>,
     /// The zero of all shards' clocks: what they share has times in it.
     pub(super) started: Instant,
     /// Where reports about middle proxies go.
@@ -187,7 +188,7 @@ impl Shard {
             telemetry: Switch::default(),
             upstream_counters: UpstreamCounters::default(),
             user_rows: vec![UserCounters::default(); users],
-            unknown_dcs: HashSet::new(),
+            unknown_dcs: parts.unknown_dcs,
             fingerprints: Fingerprints::default(),
             observed: Observed::default(),
             fronts: Arc::default(),

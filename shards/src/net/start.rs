@@ -19,7 +19,7 @@ use super::{
     shard::{Parts, Shard},
 };
 use crate::{
-    control::{PlaneEvent, Pressure},
+    control::{PlaneEvent, Pressure, UnknownDcs},
     engine::{Engine, EngineSettings, Owner, UnixFile, probe::explain},
     policy::{
         Millis,
@@ -43,6 +43,7 @@ pub struct Plane {
     events: Receiver<PlaneEvent>,
     control: Option<Control>,
     clock: Clock,
+    unknown_dcs: Arc<UnknownDcs>,
     /// Set when the plane may go through middle proxies.
     me_reports: Option<Receiver<Report>>,
 }
@@ -189,6 +190,7 @@ pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
         settings.replay.window,
     ));
     let board = Arc::new(board(&settings));
+    let unknown_dcs = Arc::<UnknownDcs>::default();
     let directory = Directory::new(&settings.users);
     let hot = Arc::new(settings.hot.clone());
     let nets = Arc::new(NetTable::new(&hot.net_rates, &NetTable::default()));
@@ -212,6 +214,7 @@ pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
         events,
         control: None,
         clock: Clock(started),
+        unknown_dcs: Arc::clone(&unknown_dcs),
         me_reports,
     };
     for (shard, (core, sockets)) in settings.plane.cores.iter().zip(sockets).enumerate() {
@@ -224,6 +227,7 @@ pub fn start(mut settings: Settings) -> Result<Plane, StartError> {
             applied: Arc::clone(&applied),
             started,
             board: Arc::clone(&board),
+            unknown_dcs: Arc::clone(&unknown_dcs),
             replay: Arc::clone(&replay),
             permits: Arc::clone(&permits),
             report: report.clone(),
@@ -286,6 +290,12 @@ impl Plane {
     #[must_use]
     pub fn places(&self) -> PlaceGauge {
         PlaceGauge(Arc::clone(&self.permits))
+    }
+
+    /// Ids of DCs that clients asked for and no table knows; grows while clients come.
+    #[must_use]
+    pub fn unknown_dcs(&self) -> Arc<UnknownDcs> {
+        Arc::clone(&self.unknown_dcs)
     }
 
     /// Addresses that are not listened on, because the host has none of their family.

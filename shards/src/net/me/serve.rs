@@ -56,6 +56,7 @@ impl Shard {
         let framing = accepted.opening.framing;
         let own_tag = self.users.row(accepted.user).and_then(|row| row.ad_tag);
         let down = accepted.keys.p2c();
+        let dc = accepted.opening.dc.0;
         let mut up = Up::new(
             accepted.keys.c2p,
             accepted.records,
@@ -69,7 +70,7 @@ impl Shard {
             listener_port,
             ad_tag: own_tag.or(self.hot.ad_tag),
             framing,
-            dc: accepted.opening.dc.0,
+            dc,
             bound: None,
             up,
             down: Down::new(down, accepted.records.map(|_| sizes)),
@@ -85,7 +86,16 @@ impl Shard {
         me.sessions += 1;
         let (soft, _) = middle.idle_limits(me.pool.plan(), self.pressure.as_deref());
         session.state = State::Middle(Box::new(middle));
+        // Id 0 is not stated, which is nothing unusual.
+        let by_default = me
+            .pool
+            .plan()
+            .resolve(dc)
+            .is_some_and(|(_, default)| default);
         self.totals.core.sessions_total += 1;
+        if dc != 0 && by_default {
+            self.note_unknown_dc(dc);
+        }
         self.bound_receives(key);
         self.set_deadline(key, soft);
         self.middle_read(key, &early);
