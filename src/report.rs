@@ -2,7 +2,7 @@
 //! `pinnace keys`: every key there is.
 
 use crate::config::{
-    Failed, Finding, Loaded, Problem,
+    Failed, Finding, Loaded,
     keys::{Effect, Reload},
     rows,
 };
@@ -13,16 +13,9 @@ pub(crate) fn report(file: &str, result: &Result<Loaded, Failed>) -> (String, bo
         Ok(loaded) => (&[][..], &loaded.warnings),
         Err(failed) => (&failed.errors[..], &failed.warnings),
     };
-    let (later, surprises): (Vec<&Finding>, Vec<&Finding>) =
-        warnings.iter().partition(|finding| is_later(finding));
     let mut text = String::new();
-    for (title, findings) in [
-        ("error", errors.iter().collect()),
-        ("warning", surprises),
-        ("key not yet in effect", later),
-    ] {
-        section(&mut text, title, &findings);
-    }
+    section(&mut text, "error", errors);
+    section(&mut text, "warning", warnings);
     let verdict = match result {
         Ok(loaded) => {
             let users = loaded.config.access.users.0.len();
@@ -51,7 +44,6 @@ pub(crate) fn keys() -> String {
         };
         let effect = match row.effect {
             Effect::Now => "",
-            Effect::Later => "; not yet in effect",
             Effect::Inert => "; does nothing",
         };
         let name = row.name();
@@ -63,34 +55,19 @@ pub(crate) fn keys() -> String {
     text
 }
 
-/// Logs what was noticed in the file; keys this build ignores are only counted.
+/// Logs what was noticed in the file.
 pub(crate) fn warn(loaded: &Loaded) {
-    let (later, surprises): (Vec<_>, Vec<_>) = loaded
-        .warnings
-        .iter()
-        .partition(|finding| is_later(finding));
-    for finding in surprises {
+    for finding in &loaded.warnings {
         tracing::warn!("{finding}");
     }
-    if !later.is_empty() {
-        let (count, path) = (later.len(), loaded.path.display());
-        tracing::warn!("{count} keys are not yet in effect; pinnace check {path} lists them");
-    }
 }
 
-/// Whether a finding only says that this build ignores a key.
-fn is_later(finding: &Finding) -> bool {
-    matches!(finding.problem, Problem::NotYet)
-}
-
-fn section(text: &mut String, title: &str, findings: &[&Finding]) {
+fn section(text: &mut String, title: &str, findings: &[Finding]) {
     if findings.is_empty() {
         return;
     }
     let count = findings.len();
-    let (noun, rest) = title.split_once(' ').unwrap_or((title, ""));
-    let space = if rest.is_empty() { "" } else { " " };
-    text.push_str(&format!("{count} {noun}{}{space}{rest}\n", plural(count)));
+    text.push_str(&format!("{count} {title}{}\n", plural(count)));
     for finding in findings {
         text.push_str(&format!("{finding}\n"));
     }

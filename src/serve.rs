@@ -39,7 +39,7 @@ use crate::{
     store::FileStore,
     unknown_dcs::{self, UnknownDcFile},
     watch,
-    wiring::{self, HostCpus, Overrides, wire},
+    wiring::{self, HostShare, Overrides, wire},
 };
 
 /// What the command line adds to the file.
@@ -118,7 +118,7 @@ fn start(loaded: Loaded, options: Options, startup: &Arc<Startup>) -> Result<Run
     let observations = observation_file(&loaded, &options);
     let unknown_dcs = unknown_dcs::place(&loaded, &options.data_path)
         .map_err(|finding| (Exit::Config, finding.to_string()))?;
-    let mut wired = wire(&loaded, &options.overrides, &cpus(&report), &used_bytes)
+    let mut wired = wire(&loaded, &options.overrides, &share(&report), &used_bytes)
         .map_err(|error| (Exit::Host, format!("{}: {error}", loaded.path.display())))?;
     if options.no_probe {
         wired.settings.upstream.probe_every = Duration::ZERO;
@@ -346,16 +346,17 @@ fn start_control(
     })
 }
 
-fn cpus(report: &HostReport) -> HostCpus {
+fn share(report: &HostReport) -> HostShare {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a few CPUs"
     )]
     let limit = report.cpu_quota.map(|cpus| cpus.ceil().max(1.0) as usize);
-    HostCpus {
+    HostShare {
         allowed: report.cores.clone(),
         limit,
+        memory_bytes: report.memory_bytes,
     }
 }
 

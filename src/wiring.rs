@@ -24,13 +24,15 @@ use crate::config::{
     sockets::NetKey,
 };
 
-/// What the process may use of the host's CPUs.
+/// What the process may use of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostCpus {
+pub(crate) struct HostShare {
     /// Cores in the process's CPU mask, ascending.
     pub(crate) allowed: Vec<usize>,
     /// CPUs' worth of time its control group grants, rounded up; `None` is no limit.
     pub(crate) limit: Option<usize>,
+    /// Memory of the host or of its control group, bytes; `None` where the kernel does not say.
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 /// Command-line values that win over the file.
@@ -49,6 +51,8 @@ pub(crate) struct Wired {
     pub(crate) settings: Settings,
     /// Listeners of a family that is off.
     pub(crate) skipped: Vec<SocketAddr>,
+    /// What does not fit the budget of buffers on this host, where the file alone does not show it.
+    pub(crate) over_budget: Option<String>,
 }
 
 /// A configuration that does not fit this host.
@@ -85,7 +89,7 @@ pub(crate) enum WiringError {
 pub(crate) fn wire(
     loaded: &Loaded,
     overrides: &Overrides,
-    cpus: &HostCpus,
+    cpus: &HostShare,
     used_bytes: UsedBytes<'_>,
 ) -> Result<Wired, WiringError> {
     let config = &loaded.config;
@@ -96,8 +100,9 @@ pub(crate) fn wire(
     }
     let cores = cores(config, overrides, cpus)?;
     let mask = mask::mask(config, cores.len());
+    let (buffers, over_budget) = buffers(loaded, cores.len(), cpus.memory_bytes);
     let settings = Settings {
-        plane: plane(loaded, cores),
+        plane: plane(config, cores, buffers),
         mask,
         listeners,
         unix,
@@ -116,14 +121,18 @@ pub(crate) fn wire(
         hot: hot(config),
         users: users(config, used_bytes),
     };
-    Ok(Wired { settings, skipped })
+    Ok(Wired {
+        settings,
+        skipped,
+        over_budget,
+    })
 }
 
 /// The core of each shard.
 fn cores(
     config: &Config,
     overrides: &Overrides,
-    cpus: &HostCpus,
+    cpus: &HostShare,
 ) -> Result<Vec<usize>, WiringError> {
     let named = overrides.cores.as_ref().or(config.shards.cores.as_ref());
     let mut cores = match named {
@@ -154,8 +163,20 @@ fn cores(
     Ok(cores)
 }
 
-fn plane(loaded: &Loaded, cores: Vec<usize>) -> PlaneSettings {
-    let config = &loaded.config;
+/// The buffers of one shard, and what is to be said of them.
+fn buffers(
+    loaded: &Loaded,
+    shards: usize,
+    memory_bytes: Option<u64>,
+) -> (BufferSettings, Option<String>) {
+    let (config, is_set) = (&loaded.config, |key: &str| loaded.sets(key));
+    let fitted = buffers::fit(config, &is_set, shards, memory_bytes);
+    // What the file alone shows was said when it was read.
+    let new = buffers::excess_of_any_host(config, &is_set).is_none();
+    (fitted.buffers, fitted.excess.filter(|_| new))
+}
+
+fn plane(config: &Config, cores: Vec<usize>, buffers: BufferSettings) -> PlaneSettings {
     let own = &config.shards;
     PlaneSettings {
         cores,
@@ -164,14 +185,7 @@ fn plane(loaded: &Loaded, cores: Vec<usize>) -> PlaneSettings {
             SteeringMode::Hash => Steering::Hash,
             SteeringMode::Cpu => Steering::Cpu,
         },
-        buffers: BufferSettings {
-            small_bytes: own.small_buffer_bytes,
-            small_count: own.small_buffers.0,
-            large_bytes: own.large_buffer_bytes,
-            large_count: own.large_buffers.0,
-            queue_bytes_max: queue_bytes_max(loaded),
-            spill_bytes_max: own.spill_bytes_max,
-        },
+        buffers,
         connections_max: own.connections_max.unwrap_or(CONNECTIONS_MAX),
         drain: Duration::from_secs(own.drain_secs),
         parking: match own.parking {
@@ -187,17 +201,6 @@ fn plane(loaded: &Loaded, cores: Vec<usize>) -> PlaneSettings {
         observe: (config.general.beobachten)
             .then(|| Duration::from_secs(config.general.beobachten_minutes.saturating_mul(60))),
     }
-}
-
-/// The key of `[general]` is about the same queues and counts only where it is set.
-fn queue_bytes_max(loaded: &Loaded) -> usize {
-    let own = loaded.config.shards.queue_bytes_max;
-    let set = |key| loaded.sets(key);
-    if set("general.crypto_pending_buffer") && !set("shards.queue_bytes_max") {
-        let bytes = loaded.config.me_route.crypto_pending_buffer;
-        return bytes.clamp(QUEUE_BYTES.0, QUEUE_BYTES.1);
-    }
-    own
 }
 
 fn tls(loaded: &Loaded) -> TlsSettings {
@@ -362,8 +365,6 @@ pub(crate) fn users(config: &Config, used_bytes: UsedBytes<'_>) -> Arc<[UserSett
     access.users.0.iter().map(user).collect()
 }
 
-/// As `shards.queue_bytes_max` may be.
-const QUEUE_BYTES: (usize, usize) = (65_536, 67_108_864);
 /// protocol.md 6.4.
 const SKEW_SECS_MAX: u32 = 120;
 /// protocol.md 6.7, without a measurement.
@@ -383,6 +384,7 @@ const HALF_CLOSE: Duration = Duration::from_secs(5);
 /// What "unlimited" means for one process.
 const CONNECTIONS_MAX: usize = 16_777_216;
 
+pub(crate) mod buffers;
 pub(crate) mod front;
 pub(crate) mod listen;
 pub(crate) mod mask;

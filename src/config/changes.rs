@@ -53,7 +53,7 @@ impl Changes {
 
     fn add(&mut self, row: &Row) {
         let names = match (row.effect, row.reload) {
-            (Effect::Later | Effect::Inert, _) => &mut self.idle,
+            (Effect::Inert, _) => &mut self.idle,
             (_, Reload::Hot) => &mut self.hot,
             (_, Reload::Restart) => &mut self.restart,
         };

@@ -81,8 +81,6 @@ pub(crate) enum Problem {
         /// The other's full name.
         new: &'static str,
     },
-    /// Understood, but this build does not act on it.
-    NotYet,
     /// Accepted for compatibility; it never does anything.
     Inert,
 }
@@ -127,7 +125,6 @@ impl fmt::Display for Problem {
             }
             Self::Moved { to } => write!(f, "is not a known key; {to}"),
             Self::Old { new } => write!(f, "is deprecated; use {new}"),
-            Self::NotYet => f.write_str("is not yet in effect in this build"),
             Self::Inert => f.write_str("is accepted for compatibility and does nothing"),
         }
     }

@@ -78,8 +78,6 @@ pub(crate) enum Reload {
 pub(crate) enum Effect {
     /// It does.
     Now,
-    /// Not yet.
-    Later,
     /// Never; accepted for compatibility.
     Inert,
 }
@@ -103,8 +101,8 @@ pub(crate) trait Group: Sized {
 ///
 /// A row is `name: Type = default` (`name as "key": …` when the key is a Rust word), then limits
 /// (`, from 1` or `, within 1..=9`, `, also 0`, `, step 4`, `, alias "older"`), then after `;` when
-/// a change applies (`Hot`, `Restart`), whether it has an effect (`Now`, `Later`,
-/// `Inert`), and `, old "full.name"` or `; secret` where that is so.
+/// a change applies (`Hot`, `Restart`), whether it has an effect (`Now`) or never will
+/// (`Inert`), and `, old "full.name"` or `; secret` where that is so.
 macro_rules! keys {
     (
         $( #[doc = $group_doc:literal] )+

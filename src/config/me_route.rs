@@ -39,7 +39,7 @@ keys! {
         direct_relay_copy_buf_s2c_bytes: usize = 262_144, within 8192..=2_097_152; Hot, Inert
         /// Caps total memory used by direct-relay buffers.
         direct_relay_buffer_budget_max_bytes: usize =
-            0, within 16_777_216..=2_147_483_648_u64, also 0, step 4096; Restart, Later
+            0, within 16_777_216..=2_147_483_648_u64, also 0, step 4096; Restart, Now
         // The same bound as shards.queue_bytes_max, which goes before it.
         /// Bounds encrypted bytes waiting to be written to one client.
         crypto_pending_buffer: usize = 262_144; Restart, Now

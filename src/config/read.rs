@@ -108,7 +108,6 @@ impl Reading {
         let problem = match (row.old, row.effect) {
             (Some(new), _) => Problem::Old { new },
             (None, Effect::Now) => return,
-            (None, Effect::Later) => Problem::NotYet,
             (None, Effect::Inert) => Problem::Inert,
         };
         let place = self.source.place(at);

@@ -12,6 +12,7 @@ use super::{
     read::Reading,
     value::Map,
 };
+use crate::wiring;
 
 /// Fills in and corrects values that depend on others.
 pub(crate) fn settle(reading: &Reading, config: &mut Config) {
@@ -170,6 +171,12 @@ pub(crate) fn advise(reading: &mut Reading, config: &Config) {
         reading.warnings.push(finding);
     }
     super::reach::advise(reading, config);
+    let excess = wiring::buffers::excess_of_any_host(config, &|key| reading.is_set(key));
+    if let Some(text) = excess {
+        let key = "general.direct_relay_buffer_budget_max_bytes";
+        let finding = reading.about(key, Problem::Rule { text });
+        reading.warnings.push(finding);
+    }
     strangers(reading, config);
 }
 

@@ -4,12 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{
-    Failed, Loaded,
-    keys::{Effect, Row},
-    parse, rows,
-    unknown::TABLES,
-};
+use super::{Failed, Loaded, keys::Row, parse, rows, unknown::TABLES};
 
 mod reference;
 
@@ -231,20 +226,6 @@ fn users_need_secrets_of_their_own() {
     }
     let failed = load("[general]\nfast_mode = true\n").unwrap_err();
     assert!(failed.to_string().contains("access.users has no entries"));
-}
-
-#[test]
-fn warns_of_keys_that_are_not_yet_in_effect() {
-    let switches = rows().filter(|row| {
-        let array = matches!(row.table, "upstreams" | "server.listeners");
-        row.effect == Effect::Later && (row.kind)() == "bool" && !array
-    });
-    for row in switches {
-        let text = format!("[{}]\n{} = {}", row.table, row.key, (row.default)());
-        let said = format!("{} is not yet in effect in this build", row.name());
-        let found = warnings(&text);
-        assert!(found.iter().any(|own| own.contains(&said)), "{found:#?}");
-    }
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub(super) fn banner(loaded: &Loaded, options: &Options, report: &HostReport, wi
     for addr in &wired.skipped {
         tracing::warn!("not listening on {addr}: its address family is off in [network]");
     }
+    if let Some(said) = &wired.over_budget {
+        tracing::warn!("general.direct_relay_buffer_budget_max_bytes {said}");
+    }
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
     line("pinnace", cli::VERSION.to_owned());

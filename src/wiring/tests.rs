@@ -9,15 +9,16 @@ use crate::config::parse;
 
 const USER: &str = "\n[access.users]\nalice = \"3f1c0e5ab2d94c7786f0a1b2c3d4e5f6\"\n";
 
-fn wired(text: &str, cpus: &HostCpus) -> Result<Wired, WiringError> {
+fn wired(text: &str, cpus: &HostShare) -> Result<Wired, WiringError> {
     let loaded = parse(Path::new("config.toml"), format!("{text}{USER}")).unwrap();
     wire(&loaded, &Overrides::default(), cpus, &|_| 7)
 }
 
-fn host(cores: usize, limit: Option<usize>) -> HostCpus {
-    HostCpus {
+fn host(cores: usize, limit: Option<usize>) -> HostShare {
+    HostShare {
         allowed: (0..cores).collect(),
         limit,
+        memory_bytes: None,
     }
 }
 
@@ -75,7 +76,7 @@ fn older_key_bounds_queues_where_only_it_is_set() {
 #[test]
 fn chooses_cores_by_file_mask_and_limit() {
     let cores =
-        |text: &str, cpus: &HostCpus| wired(text, cpus).map(|wired| wired.settings.plane.cores);
+        |text: &str, cpus: &HostShare| wired(text, cpus).map(|wired| wired.settings.plane.cores);
     assert_eq!(cores("", &host(8, Some(3))), Ok(vec![0, 1, 2]));
     assert_eq!(
         cores("[shards]\ncores = \"5,2\"", &host(8, Some(1))),

@@ -22,6 +22,9 @@ pub struct HostReport {
     pub cores: Vec<usize>,
     /// Cores' worth of CPU time the control group grants; `None` is no limit.
     pub cpu_quota: Option<f64>,
+    /// Bytes of memory of the host, or of the control group where that is less; `None` where the
+    /// kernel does not say.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Why this host cannot run a shard. Each text says what to do.
@@ -82,6 +85,7 @@ pub fn check_host(shards: usize) -> Result<HostReport, HostError> {
         open_files_before: before,
         cores: allowed_cores(),
         cpu_quota: cgroup_quota(),
+        memory_bytes: memory(),
     })
 }
 
@@ -173,25 +177,52 @@ pub fn allowed_cores() -> Vec<usize> {
 
 /// CPU quota of the nearest control group that has one (v2 `cpu.max`, v1 `cpu.cfs_quota_us`).
 fn cgroup_quota() -> Option<f64> {
+    least_of_groups("cpu.max", parse_cpu_max).or_else(cgroup_v1_quota)
+}
+
+/// Memory of the host, or of the control group where that is less.
+fn memory() -> Option<u64> {
+    let host = fs::read_to_string("/proc/meminfo").ok();
+    let host = host.and_then(|text| parse_memory_total(&text));
+    // "max" is no number and no limit; the first version says so by a number beyond any host's.
+    let number = |text: &str| text.trim().parse().ok();
+    let group = least_of_groups("memory.max", number).or_else(|| {
+        let text = fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes").ok()?;
+        number(&text)
+    });
+    host.into_iter().chain(group).min()
+}
+
+fn parse_memory_total(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// The least of what a file says in our control group and in those it is part of.
+fn least_of_groups<T: PartialOrd>(name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
         .unwrap_or("/");
-    let mut quota: Option<f64> = None;
+    let mut least: Option<T> = None;
     let mut dir = std::path::PathBuf::from("/sys/fs/cgroup").join(path.trim_start_matches('/'));
     loop {
-        if let Some(found) = fs::read_to_string(dir.join("cpu.max"))
-            .ok()
-            .and_then(|s| parse_cpu_max(&s))
-        {
-            quota = Some(quota.map_or(found, |least| least.min(found)));
+        let text = fs::read_to_string(dir.join(name)).ok();
+        if let Some(found) = text.and_then(|text| parse(&text)) {
+            least = match least {
+                Some(least) if least <= found => Some(least),
+                _ => Some(found),
+            };
         }
         if dir.as_os_str() == "/sys/fs/cgroup" || !dir.pop() {
             break;
         }
     }
-    quota.or_else(cgroup_v1_quota)
+    least
 }
 
 fn cgroup_v1_quota() -> Option<f64> {
@@ -241,6 +272,14 @@ mod tests {
         assert_eq!(parse_cpu_max("150000 100000\n"), Some(1.5));
         assert_eq!(parse_cpu_max("max 100000\n"), None);
         assert_eq!(parse_cpu_max(""), None);
+    }
+
+    #[test]
+    fn reads_memory_of_the_host() {
+        let text = "MemTotal:       16384 kB\nMemFree:  1 kB\n";
+        assert_eq!(parse_memory_total(text), Some(16 << 20));
+        assert_eq!(parse_memory_total("MemFree: 1 kB\n"), None);
+        assert!(memory().is_some_and(|bytes| bytes > 64 << 20));
     }
 
     #[test]
