@@ -20,7 +20,11 @@ use shards::proto::faketls::{
 };
 
 use support::{
-    Config, Proxy, fake_dc, servers,
+    Config, Proxy,
+    config::ALICE,
+    fake_dc,
+    hello::{protocols, with_alpn},
+    servers,
     tls_site::{Certificate, TlsSite},
     wait_until,
 };
@@ -217,6 +221,32 @@ async fn imitates(certificate: Certificate, more: &str) {
     assert!(counted.abs_diff(ours) <= 16 + 2, "{counted} and {ours}");
     let mut client = Client::connect(&proxy.dial(Mode::Ee)).await.unwrap();
     client.ping().await.unwrap();
+}
+
+#[test]
+fn sizes_follow_the_protocol_that_a_client_offers() {
+    let dc = fake_dc();
+    let Some(site) = TlsSite::start(Certificate::Rsa, "") else {
+        return;
+    };
+    let proxy = proxy(dc.addr(), site.addr);
+    let offers = [Some(&["h2", "http/1.1"][..]), Some(&["http/1.1"]), None];
+    let bodies = offers.map(|names| names.map(protocols));
+    for kind in [HelloKind::PostQuantum, HelloKind::Classic517] {
+        let hellos: Vec<Vec<u8>> = bodies
+            .iter()
+            .map(|body| with_alpn(&hello(&proxy, kind), &ALICE, body.as_deref()))
+            .collect();
+        let sizes = |addr| -> Vec<usize> {
+            let all = ask_often(addr, &hellos).into_iter();
+            all.map(|seen| seen.flight_bytes).collect()
+        };
+        let (theirs, ours) = (sizes(site.addr), sizes(proxy.addr));
+        // The protocol that was chosen is in the flight, and takes as much as its name is long.
+        let told = [theirs[0] - theirs[2], theirs[1] - theirs[2]];
+        assert_eq!(told, [4 + 2 + 1 + 2, 4 + 2 + 1 + 8]);
+        assert_eq!(ours, theirs);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub(crate) mod api;
 pub(crate) mod bytes;
 pub(crate) mod checker;
 pub(crate) mod config;
+pub(crate) mod hello;
 pub(crate) mod me;
 pub(crate) mod namespace;
 pub(crate) mod nginx;
