@@ -12,6 +12,8 @@ mod carry;
 mod fail;
 #[path = "upstreams/scripted.rs"]
 mod scripted;
+#[path = "upstreams/site.rs"]
+mod site;
 
 use std::{collections::BTreeMap, net::IpAddr};
 

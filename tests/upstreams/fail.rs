@@ -79,6 +79,38 @@ async fn a_route_that_fails_is_unhealthy_until_a_probe_succeeds() {
     assert_eq!(sources(&dc), [(ip("127.0.0.41"), 1)].into());
 }
 
+#[tokio::test]
+async fn sessions_without_a_way_out_do_not_leave_straight() {
+    let (Some(mut down), Some(up)) = (
+        microsocks("127.0.0.42", None),
+        microsocks("127.0.0.43", None),
+    ) else {
+        return;
+    };
+    down.stop();
+    let entries = [
+        down.entry("socks5", ""),
+        // It serves, but not sessions.
+        up.entry("socks5", ", scopes = \"fetch\""),
+        "{ type = \"direct\", enabled = false }".to_owned(),
+    ];
+    // What is said of the mask site's route is not about sessions.
+    for strict in [true, false] {
+        let dc = fake_dc();
+        let proxy = Config::new(dc.addr())
+            .set("upstreams", ways(&entries))
+            .set("censorship.tls_fetch_scope", "\"fetch\"")
+            .set("censorship.tls_fetch.strict_route", strict)
+            .start();
+        for mode in Mode::PROXIED {
+            serve(&hasty(proxy.dial(mode))).await.unwrap_err();
+        }
+        assert_eq!(sources(&dc), [].into());
+        assert_eq!(dc.stats().accepted, 0);
+        assert!(proxy.zero("upstream/connect_fail_total") > 0);
+    }
+}
+
 /// Clients that come one after another, each with a round trip.
 #[derive(Default)]
 struct Load {
