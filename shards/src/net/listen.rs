@@ -105,7 +105,8 @@ impl Bound {
 
     /// One socket for all shards: there are no groups of Unix sockets as there are of TCP's.
     fn add_unix(&mut self, unix: &UnixListenerSettings) -> io::Result<()> {
-        let (socket, file) = listen_unix(&unix.path, unix.mode, unix.backlog)?;
+        let opened = once_free(|| listen_unix(&unix.path, unix.mode, unix.backlog));
+        let (socket, file) = opened?;
         self.file = Some(file);
         let door = Door {
             proxy: unix.proxy,
@@ -119,14 +120,20 @@ impl Bound {
     }
 }
 
+/// Until nobody listens there; who does may stay if it lets us listen too.
+fn wait_until_free(listener: &ListenerSettings) -> io::Result<()> {
+    once_free(|| match check_free(listener.addr) {
+        Err(error) if is_taken(&error) && listener.shared => Ok(()),
+        done => done,
+    })
+}
+
 /// A listener on a ring outlives its process for a moment, because the kernel takes rings apart in
 /// the background: a start right after a crash must not fail for that.
-fn wait_until_free(listener: &ListenerSettings) -> io::Result<()> {
+fn once_free<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let limit = Instant::now() + PORT_PATIENCE;
     loop {
-        match check_free(listener.addr) {
-            // Whoever is there may be, if it lets us.
-            Err(error) if is_taken(&error) && listener.shared => return Ok(()),
+        match open() {
             Err(error) if is_taken(&error) && Instant::now() < limit => {
                 // The process's first thread; no executor runs yet.
                 thread::park_timeout(PORT_PAUSE);
@@ -201,5 +208,29 @@ fn advise(error: &io::Error, addr: SocketAddr) -> String {
             )
         }
         _ => explain(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_for_a_moment_is_waited_for_and_other_errors_are_not() {
+        let mut tries = 0;
+        let opened = once_free(|| {
+            tries += 1;
+            let errors = [io::ErrorKind::AddrInUse, io::ErrorKind::AddrInUse];
+            errors
+                .get(tries - 1)
+                .map_or(Ok(tries), |kind| Err((*kind).into()))
+        });
+        assert_eq!(opened.unwrap(), 3);
+        let refused = once_free(|| -> io::Result<()> {
+            tries += 1;
+            Err(io::ErrorKind::PermissionDenied.into())
+        });
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(tries, 4);
     }
 }
