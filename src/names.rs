@@ -61,6 +61,8 @@ struct State {
 
 /// One name.
 struct Entry {
+    /// Configuration keys that name it, each once.
+    keys: Vec<String>,
     addresses: Vec<IpAddr>,
     /// When it is looked up again, or is complained of while it is being looked up.
     due: Instant,
@@ -105,21 +107,13 @@ impl Names {
         Ok(Self(shared))
     }
 
-    /// Keeps these names resolved from now on, beside those of earlier calls. Addresses are left
-    /// out: they mean themselves.
-    pub(crate) fn watch(&self, names: impl IntoIterator<Item = String>) {
+    /// Keeps these names resolved from now on, beside those of earlier calls; each comes behind the
+    /// configuration key that it is from. Addresses are left out: they mean themselves.
+    pub(crate) fn watch(&self, hosts: impl IntoIterator<Item = (String, Host)>) {
         let mut state = self.0.state();
-        for name in names {
-            if let Host::Name(name) = Host::new(&name) {
-                state
-                    .hosts
-                    .entry(name.to_string())
-                    .or_insert_with(|| Entry {
-                        addresses: Vec::new(),
-                        due: Instant::now(),
-                        looking: false,
-                        failures: 0,
-                    });
+        for (key, host) in hosts {
+            if let Host::Name(name) = host {
+                state.watch(&name, key, Instant::now());
             }
         }
         self.0.bell.notify_all();
@@ -191,6 +185,19 @@ impl Shared {
 }
 
 impl State {
+    fn watch(&mut self, name: &str, key: String, now: Instant) {
+        let entry = self.hosts.entry(name.to_owned()).or_insert_with(|| Entry {
+            keys: Vec::new(),
+            addresses: Vec::new(),
+            due: now,
+            looking: false,
+            failures: 0,
+        });
+        if !entry.keys.contains(&key) {
+            entry.keys.push(key);
+        }
+    }
+
     /// Names to look up now, marked as being looked up; complains of lookups that take too long.
     fn take_due(&mut self, now: Instant) -> Vec<String> {
         let looking = self.hosts.values().filter(|entry| entry.looking).count();
@@ -269,12 +276,18 @@ impl Entry {
     fn failed(&mut self, name: &str, why: &str) {
         self.failures += 1;
         if self.failures == 1 {
-            let kept = match self.addresses.is_empty() {
-                true => "",
-                false => "; its last address is used",
-            };
-            tracing::warn!("cannot resolve {name}: {why}{kept}");
+            tracing::warn!("{}", self.complaint(name, why));
         }
+    }
+
+    /// With the keys in which whoever wrote the configuration will find the name.
+    fn complaint(&self, name: &str, why: &str) -> String {
+        let kept = match self.addresses.is_empty() {
+            true => "",
+            false => "; its last address is used",
+        };
+        let keys = self.keys.join(", ");
+        format!("cannot resolve {name} ({keys}): {why}{kept}")
     }
 }
 
@@ -337,26 +350,18 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn entry(now: Instant) -> Entry {
-        Entry {
-            addresses: Vec::new(),
-            due: now,
-            looking: false,
-            failures: 0,
-        }
-    }
-
     fn state(names: &[&str], now: Instant) -> State {
-        State {
-            hosts: names
-                .iter()
-                .map(|name| ((*name).to_owned(), entry(now)))
-                .collect(),
+        let mut state = State {
+            hosts: BTreeMap::new(),
             pins: Vec::new(),
             own: Vec::new(),
             table: Arc::default(),
             stopping: false,
+        };
+        for name in names {
+            state.watch(name, "censorship.mask_host".to_owned(), now);
         }
+        state
     }
 
     #[test]
@@ -376,11 +381,8 @@ mod tests {
             port: 443,
             ip: ip("192.0.2.9"),
         }]);
-        names.watch([
-            "Mask.example".to_owned(),
-            "192.0.2.5".into(),
-            "no.example".into(),
-        ]);
+        let hosts = ["Mask.example", "192.0.2.5", "no.example"];
+        names.watch(hosts.map(|host| (String::new(), Host::new(host))));
         let wanted = ["mask.example:443", "pinned.example:443"].map(|at| at.parse().unwrap());
         loop {
             let table = told
@@ -409,6 +411,22 @@ mod tests {
         let entry = &state.hosts["a.example"];
         assert_eq!(entry.addresses, [ip("192.0.2.1")]);
         assert_eq!(entry.due, later + RETRY);
+    }
+
+    #[test]
+    fn complaints_tell_which_keys_are_meant() {
+        let now = Instant::now();
+        let mut state = state(&["a.example"], now);
+        for key in ["upstreams[2].address", "censorship.mask_host"] {
+            state.watch("a.example", key.to_owned(), now);
+        }
+        let complaint = |state: &State| state.hosts["a.example"].complaint("a.example", "why");
+        let keys = "censorship.mask_host, upstreams[2].address";
+        let text = format!("cannot resolve a.example ({keys}): why");
+        assert_eq!(complaint(&state), text);
+        state.take_due(now);
+        state.answered("a.example", Ok(vec![ip("192.0.2.1")]), now);
+        assert_eq!(complaint(&state), text + "; its last address is used");
     }
 
     #[test]

@@ -211,7 +211,7 @@ fn start_names(loaded: &Loaded, plane: &Plane) -> Result<Names, Failure> {
     let names = Names::start(wiring::names::families(config), world)
         .map_err(|error| (Exit::Host, format!("cannot resolve names: {error}")))?;
     names.pin(&config.network.dns_overrides);
-    names.watch(wiring::names::names(config));
+    names.watch(wiring::names::hosts(config));
     Ok(names)
 }
 

@@ -72,17 +72,6 @@ pub(crate) fn targets(config: &Config) -> Vec<(String, HostPort)> {
     all
 }
 
-/// Names among the targets, for whoever resolves them.
-pub(crate) fn names(config: &Config) -> Vec<String> {
-    let targets = targets(config).into_iter();
-    targets
-        .filter_map(|(_, at)| match at.host {
-            Host::Name(name) => Some(name.to_string()),
-            Host::Addr(_) => None,
-        })
-        .collect()
-}
-
 /// The first target that is this proxy itself, as far as that shows without resolving: its key,
 /// itself, and the address of ours that it leads to. `own`: addresses of local interfaces.
 pub(crate) fn loops(config: &Config, own: &[IpAddr]) -> Option<(String, HostPort, SocketAddr)> {

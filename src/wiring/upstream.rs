@@ -63,6 +63,19 @@ pub(crate) fn routes(config: &Config) -> Vec<RouteSettings> {
     enabled.filter_map(|entry| route(config, entry)).collect()
 }
 
+/// Servers of the enabled entries, behind the key that each is from; entries are counted from zero.
+pub(crate) fn servers(config: &Config) -> impl Iterator<Item = (String, HostPort)> {
+    let entries = config.upstreams.iter().enumerate();
+    entries.filter_map(|(at, entry)| {
+        let route = entry.enabled.then(|| route(config, entry))??;
+        let key = match route.kind {
+            RouteKind::Shadowsocks { .. } => "url",
+            _ => "address",
+        };
+        Some((format!("upstreams[{at}].{key}"), route.server()?.clone()))
+    })
+}
+
 /// The ways out of threads that are no shards.
 pub(crate) fn route_out(config: &Config) -> RouteOut {
     let families = super::names::families(config);

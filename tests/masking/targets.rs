@@ -20,6 +20,7 @@ use crate::{
         bytes::first_bytes,
         fake_dc, free_port,
         process::{pinnace, read_log},
+        wait_until,
     },
 };
 
@@ -186,6 +187,23 @@ fn a_mask_host_that_is_not_there_leaves_silence() {
         .set("censorship.mask_host", "\"mask.invalid\"")
         .start();
     expect_silence(unresolved.addr, &[7; 64]);
+}
+
+#[test]
+fn names_without_an_address_are_told_with_the_keys_they_are_from() {
+    let dc = fake_dc();
+    let proxy = patient(dc.addr())
+        .set("censorship.mask_host", "\"Mask.invalid\"")
+        .set(
+            "upstreams",
+            "[{ type = \"direct\" }, { type = \"socks5\", address = \"mask.invalid:1\" }]",
+        )
+        .start();
+    wait_until("it is told", || {
+        let keys = "(censorship.mask_host, upstreams[1].address): ";
+        let wanted = format!("cannot resolve mask.invalid {keys}");
+        proxy.log().contains(&wanted).then_some(())
+    });
 }
 
 #[tokio::test]

@@ -65,19 +65,6 @@ fn targets_follow_the_order_of_the_keys() {
 }
 
 #[test]
-fn only_names_are_resolved_and_only_those_in_use() {
-    let mut names = names(&config("tls_domains = [\"two.example\"]\n"));
-    names.sort();
-    assert_eq!(names, ["main.example", "two.example"]);
-    assert_eq!(
-        super::names(&config("mask_host = \"192.0.2.1\"\n")),
-        [""; 0]
-    );
-    assert_eq!(super::names(&config("mask = false\n")), [""; 0]);
-    assert_eq!(super::names(&config("mask_unix_sock = \"/m\"\n")), [""; 0]);
-}
-
-#[test]
 fn limits_and_headers_are_handed_on() {
     let settings = |keys: &str| mask(&config(keys), 4).unwrap();
     let usual = settings("");
