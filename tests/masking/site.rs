@@ -8,7 +8,7 @@ use std::{
 
 use socket2::SockRef;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, wait_until};
 
 /// Where strangers come out.
 pub(crate) struct Site(TcpListener);
@@ -25,8 +25,9 @@ impl Site {
 
     /// The next stranger; waits for them.
     pub(crate) fn next(&self) -> Peer {
-        // A listener has no deadline of its own; a test that hangs here is stopped by its runner.
-        let (stream, _) = self.0.accept().expect("a stranger");
+        self.0.set_nonblocking(true).expect("an option");
+        let (stream, _) = wait_until("a stranger comes", || self.0.accept().ok());
+        self.0.set_nonblocking(false).expect("an option");
         Peer::new(stream)
     }
 
