@@ -100,7 +100,7 @@ impl Answers {
             // The reader has compared the body with `crc`.
             Op::Upload => jobs.push_back(done(u64::from(crc))),
             Op::Exchange => jobs.extend([done(u64::from(crc)), pieces]),
-            Op::Hold => jobs.push_back(done(0)),
+            Op::Hold | Op::KeyRequest => jobs.push_back(done(0)),
             Op::WhoAmI => jobs.push_back(done(u64::from(who.0) | u64::from(who.1) << 16)),
             Op::Reset => jobs.extend([pieces, Job::Reset]),
             Op::Close => jobs.extend([done(0), Job::Close]),

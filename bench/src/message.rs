@@ -90,7 +90,10 @@ impl MessageReader {
             if self.head_bytes < HEAD_BYTES {
                 return Ok(());
             }
-            let head = Head::decode(&self.head)?;
+            let head = match Head::of_key_request(&self.head) {
+                Some(head) => head,
+                None => Head::decode(&self.head)?,
+            };
             self.body_left = head.body_bytes as usize;
             self.crc = crc32fast::Hasher::new();
             let body = Vec::with_capacity(if keep(head.op) { self.body_left } else { 0 });
@@ -121,9 +124,12 @@ impl MessageReader {
         }
         let got = std::mem::take(&mut self.crc).finalize();
         let Head {
-            id, crc: announced, ..
+            op,
+            id,
+            crc: announced,
+            ..
         } = message.head;
-        if got != announced {
+        if got != announced && op != Op::KeyRequest {
             return Err(MessageError::Checksum { id, got, announced });
         }
         Ok(message)
@@ -147,6 +153,19 @@ mod tests {
             reader.take(FrameEvent::Payload(byte), |_| keep)?;
         }
         reader.take(FrameEvent::End, |_| keep)
+    }
+
+    #[test]
+    fn the_first_message_of_real_clients_is_understood() {
+        let mut frame = [0; 40];
+        frame[8..16].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        frame[16] = 20;
+        frame[20..24].copy_from_slice(&0xbe7e_8ef1_u32.to_le_bytes());
+        frame[24..].copy_from_slice(&[9; 16]);
+        let op = |frame: &[u8]| Ok(read(frame, false)?.map(|message| message.head.op));
+        assert_eq!(op(&frame), Ok(Some(Op::KeyRequest)));
+        frame[20] ^= 1;
+        assert!(matches!(op(&frame), Err(MessageError::Head(_))));
     }
 
     #[test]

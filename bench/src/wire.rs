@@ -18,6 +18,9 @@ pub const MAGIC: u8 = 0xb7;
 /// Largest body of one frame that either side accepts (telemt's parsing limit, protocol.md 5.2).
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024 - 64;
 
+/// Length and constructor of `req_pq_multi`.
+const KEY_REQUEST: [u8; 8] = [20, 0, 0, 0, 0xf1, 0x8e, 0x7e, 0xbe];
+
 /// What a frame asks for or answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -41,6 +44,9 @@ pub enum Op {
     Data,
     /// End of an answer; the argument is the stream's checksum.
     Done,
+    /// The one thing of real MTProto: `req_pq_multi`, by which a proxy's probe finds out whether
+    /// there is a DC. Answered by [`Op::Done`]. Never in a head of ours.
+    KeyRequest,
 }
 
 impl Op {
@@ -113,6 +119,15 @@ impl Head {
             crc: 0,
             arg,
         }
+    }
+
+    /// The head that stands for a client's first message without keys, if these bytes begin one.
+    pub fn of_key_request(bytes: &[u8; HEAD_BYTES]) -> Option<Head> {
+        let fits = bytes[..8] == [0; 8] && bytes[16..] == KEY_REQUEST;
+        fits.then(|| Head {
+            body_bytes: 16,
+            ..Head::request(Op::KeyRequest, 0, 0)
+        })
     }
 
     /// The bytes on the wire.
