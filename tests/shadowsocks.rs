@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "shadowsocks/health.rs"]
+mod health;
+
 use bench::{
     client::{Client, ClientError, Dial, Mode},
     fake_dc::FakeDc,

@@ -165,6 +165,11 @@ impl Connector {
         self.socket
     }
 
+    /// The socket goes to a Shadowsocks server.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
     /// A connect of this route's first hop failed.
     pub(super) fn refused(&self, errno: i32) -> Failure {
         Failure::Socket {

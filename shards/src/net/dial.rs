@@ -277,13 +277,10 @@ impl Shard {
         relay.last_active = self.now;
         let _ = relay.up.is_paid(self.now);
         let open = relay.up.is_open();
-        let way = (socket, dial.route());
-        self.send_first(&mut relay, way, dial.addr(), pending);
+        self.begin_leg(&mut relay, socket, dial, pending);
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.state = State::Relay(relay);
         }
-        self.upstream.reached(&dial, self.now);
-        dial.count(true, self.now, &mut self.upstream_counters);
         self.totals.core.sessions_total += 1;
         self.engine.resume(socket);
         self.bound_receives(key);
@@ -292,7 +289,8 @@ impl Shard {
         }
         self.hold_back(key, Side::Client);
         let idle = self.now.after(self.settings.timeouts.idle);
-        self.set_deadline(key, idle);
+        let due = self.answer_due(key).map_or(idle, |due| due.min(idle));
+        self.set_deadline(key, due);
         if client_ended {
             self.client_ended(key);
         }

@@ -1,10 +1,15 @@
 //! Health probes: a TCP connect through every route to every DC in every allowed family, now and
 //! then.
 //!
+//! A Shadowsocks server is connected whether or not it knows our key and reaches the DC: through it
+//! the DC is asked the first question of a client, and what comes back must open.
+//!
 //! The first shard probes for the process and tells the others by the [`Board`]. Source:
 //! protocol.md 9.5, 9.6.
 
 use std::time::Duration;
+
+use rand::RngExt as _;
 
 use super::{
     connector::{Advance, Connector, Failure},
@@ -16,6 +21,7 @@ use crate::{
         Millis,
         upstream::{Board, Probed},
     },
+    proto::{dc::DcId, key_request::key_request, shadowsocks::Leg},
     settings::Settings,
 };
 
@@ -35,6 +41,8 @@ struct Probe {
     /// What is tried, and how long it took.
     tried: Probed,
     connector: Connector,
+    /// Set when the DC was asked through a Shadowsocks server.
+    leg: Option<Box<Leg>>,
     started: Millis,
     /// It has ended, one way or the other.
     over: bool,
@@ -136,6 +144,7 @@ impl Shard {
                     took_ms: None,
                 },
                 connector: connector.unwrap_or(Connector::NONE),
+                leg: None,
                 started: self.now,
                 over: false,
             });
@@ -157,10 +166,24 @@ impl Shard {
     }
 
     /// Bytes of the first hop.
-    pub(super) fn probe_bytes(&mut self, key: u32, buf: &Buf) {
+    pub(super) fn probe_bytes(&mut self, key: u32, mut buf: Buf) {
         let Some(probe) = self.probing.round.get_mut(key as usize) else {
             return;
         };
+        if let Some(leg) = &mut probe.leg {
+            let mut any = false;
+            let opened = leg
+                .down
+                .open(buf.bytes_mut(), self.now_unix, |_| any = true);
+            return match opened {
+                Ok(0) if !any => {}
+                Ok(_) => self.probe_answered(key),
+                Err(error) => {
+                    tracing::debug!(%error, "what a probe's Shadowsocks server sent cannot be opened");
+                    self.probe_failed(key);
+                }
+            };
+        }
         let routes = &self.settings.upstream.routes;
         let advance = probe
             .connector
@@ -171,16 +194,45 @@ impl Shard {
     fn probe_advanced(&mut self, key: u32, advance: Result<Advance, Failure>) {
         match advance {
             Ok(Advance::Wait) => {}
-            // The DC answered: that is all we wanted to know.
             Ok(Advance::Ready(_)) => {
-                self.settle(key, true);
-                self.end_round_if_done();
+                if !self.ask_through_server(key) {
+                    self.probe_answered(key);
+                }
             }
             Err(failure) => {
                 tracing::debug!(%failure, "a probe failed");
                 self.probe_failed(key);
             }
         }
+    }
+
+    /// Asks the DC for an answer where only that shows that it was reached; whether this is so.
+    fn ask_through_server(&mut self, key: u32) -> bool {
+        let Some(probe) = self.probing.round.get(key as usize) else {
+            return false;
+        };
+        let (tried, socket) = (probe.tried, probe.connector.socket());
+        if !probe.connector.is_sealed() {
+            return false;
+        }
+        let mut random = |out: &mut [u8]| self.rng.fill(out);
+        let question = key_request(&mut random, DcId(tried.dc), self.now_unix);
+        let route = u16::try_from(tried.route).unwrap_or(u16::MAX);
+        let Some((leg, request)) = self.seal_first(route, tried.addr, &question) else {
+            return false;
+        };
+        if let Some(probe) = self.probing.round.get_mut(key as usize) {
+            probe.leg = Some(Box::new(leg));
+        }
+        self.engine.send_bytes(socket, request);
+        self.engine.resume(socket);
+        true
+    }
+
+    /// The DC was reached: that is all we wanted to know.
+    fn probe_answered(&mut self, key: u32) {
+        self.settle(key, true);
+        self.end_round_if_done();
     }
 
     /// A DC did not answer, or the way to it failed.

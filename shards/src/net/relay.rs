@@ -19,6 +19,7 @@ use crate::{
         meter::{Charged, Direction, Flow, Meter},
         record_sizes::RecordSizes,
         timer::Armed,
+        upstream::Doubt,
         users::UserId,
     },
     proto::{
@@ -166,9 +167,13 @@ impl Shard {
                 return self.end(key, SessionEnd::Quota);
             }
             let ahead = relay.up.until.is_some();
-            match relay.seal_up(&buf, self.engine.blocks()) {
+            let mut due = None;
+            match relay.seal_up(&buf, self.engine.blocks(), self.now) {
                 None => self.engine.send(dc, buf),
-                Some(block) => self.engine.send_block(dc, block),
+                Some(block) => {
+                    self.engine.send_block(dc, block);
+                    due = relay.answer_due(&self.settings.upstream);
+                }
             }
             if self.engine.queued(dc) > self.settings.plane.buffers.queue_bytes_max {
                 self.stall(key, Direction::Up);
@@ -177,6 +182,9 @@ impl Shard {
                 self.totals.core.backpressure_total += 1;
             }
             self.count_up(user, len);
+            if let Some(due) = due {
+                self.set_deadline(key, due);
+            }
             if ahead {
                 self.hold_back(key, Side::Client);
             }
@@ -207,10 +215,17 @@ impl Shard {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(%error, "what the Shadowsocks server sent cannot be opened");
+                self.leg_doubted(key, Doubt::Unreadable);
                 return self.end(key, SessionEnd::BrokenUpstream);
             }
         };
         let len = first_bytes + buf.len();
+        if len > 0
+            && let Some(trial) = relay.take_trial()
+        {
+            let counters = &mut self.upstream_counters;
+            self.upstream.answered(&trial, self.now, counters);
+        }
         if !relay.charge(Direction::Down, len, self.now) {
             return self.end(key, SessionEnd::Quota);
         }
@@ -320,6 +335,7 @@ impl Shard {
             return;
         };
         if relay.is_unanswered() {
+            self.leg_doubted(key, Doubt::Ended);
             return self.end(key, SessionEnd::DcUnreachable);
         }
         relay.dc_ended = true;
@@ -380,6 +396,10 @@ impl Shard {
     /// A relay's time is up, or its lazily moved deadline came.
     pub(super) fn relay_expired(&mut self, key: u32) {
         let idle = self.idle_limit();
+        let due = self.answer_due(key);
+        if due.is_some_and(|due| due <= self.now) {
+            self.leg_doubted(key, Doubt::Silent);
+        }
         let Some(session) = self.sessions.get_mut(key as usize) else {
             return;
         };
@@ -390,6 +410,9 @@ impl Shard {
         if !closing || (relay.dc_ended && !relay.client_finished) {
             // Bytes may still flow: only silence ends it.
             session.deadline = relay.last_move().after(idle);
+            if let Some(due) = relay.answer_due(&self.settings.upstream) {
+                session.deadline = session.deadline.min(due);
+            }
         }
         if session.deadline > self.now {
             return self.rearm(key);

@@ -290,7 +290,7 @@ impl Shard {
                 (key, Side::Client) => self.client_bytes(key, buf),
                 (key, Side::Me) => self.me_bytes(key, buf),
                 (key, Side::Mask) => self.splice_bytes(key, Side::Mask, buf),
-                (key, Side::Probe) => self.probe_bytes(key, &buf),
+                (key, Side::Probe) => self.probe_bytes(key, buf),
             },
             Event::Accepted { socket, listener } => self.accepted(socket, listener),
             Event::AcceptFailed { listener, errno } => self.rest(listener, errno),

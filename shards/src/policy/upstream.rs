@@ -2,7 +2,8 @@
 //! routes are.
 //!
 //! [`Upstreams`] is what one shard has learned of all routes; [`Dial`] is one client's connect
-//! over all its attempts; [`Board`] carries what the probing shard found to the others.
+//! over all its attempts; [`Trial`] is one that only the DC's first byte decides; [`Board`] carries
+//! what the probing shard found to the others.
 //!
 //! Not here: sockets and SOCKS (`net/connector`). Source: protocol.md 9.5, 9.6.
 
@@ -11,12 +12,14 @@ mod dial;
 mod route;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::net::SocketAddr;
 
 pub(crate) use self::{
     board::Board,
     dial::{Cause, Dial, Step},
+    trial::{Doubt, Trial},
 };
 use self::{dial::Failed, route::Route};
 use super::Millis;
@@ -198,7 +201,12 @@ impl Upstreams {
 
     /// The client reached its DC.
     pub(crate) fn reached(&mut self, dial: &Dial, now: Millis) {
-        if let Some(probed) = dial.outcome(Some(dial.attempt_ms(now))) {
+        self.recovered(dial, dial.attempt_ms(now), now);
+    }
+
+    /// A client got through, connecting took so long.
+    fn recovered(&mut self, dial: &Dial, took_ms: u64, now: Millis) {
+        if let Some(probed) = dial.outcome(Some(took_ms)) {
             self.learn(&probed, now);
             if let Some(route) = self.routes.get_mut(probed.route) {
                 route.recovered();

@@ -9,6 +9,7 @@ pub mod crypto;
 pub mod dc;
 pub mod faketls;
 pub mod framing;
+pub(crate) mod key_request;
 mod link;
 pub mod middle;
 pub mod obfuscated2;

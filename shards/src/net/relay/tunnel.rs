@@ -5,6 +5,9 @@
 //! bytes are sealed into a block, since salt, lengths and tags stand between them. Downlink bytes
 //! are opened where they lie; a chunk that came in several pieces leaves in a block of its own.
 //!
+//! A server that is connected has not shown that it knows our key, so the verdict on the connect
+//! waits for the DC's first byte (`policy/upstream/trial`).
+//!
 //! Source: protocol.md 9.4.
 
 use std::net::SocketAddr;
@@ -14,21 +17,26 @@ use rand::RngExt as _;
 use super::{Relay, both};
 use crate::{
     engine::{Block, Blocks, Buf, SocketId},
-    net::shard::Shard,
-    policy::record_sizes::RecordSizes,
+    net::{client::State, shard::Shard},
+    policy::{
+        Millis,
+        record_sizes::RecordSizes,
+        upstream::{Dial, Doubt, Trial},
+    },
     proto::{
         faketls::record,
+        obfuscated2::HEADER_BYTES,
         shadowsocks::{Entropy, Leg, OpenError},
         socks::Target,
     },
-    settings::RouteKind,
+    settings::{RouteKind, UpstreamSettings},
 };
 
 /// What a route's server puts around the bytes of a DC.
 pub(super) struct Tunnel {
     leg: Leg,
-    /// Something has come from the server.
-    answered: bool,
+    /// Set until the DC's first byte has come.
+    trial: Option<Box<Trial>>,
 }
 
 /// Payload that was opened.
@@ -40,15 +48,35 @@ pub(super) struct Opened {
 }
 
 impl Relay {
-    /// The first hop is a Shadowsocks server that has not told anything yet: an end now means that
-    /// it reached no DC, or knows another key.
+    /// The first hop is a Shadowsocks server through which nothing of the DC has come yet: an end
+    /// now means that it reached no DC, or knows another key.
     pub(super) fn is_unanswered(&self) -> bool {
-        self.tunnel.as_ref().is_some_and(|tunnel| !tunnel.answered)
+        self.trial().is_some()
+    }
+
+    /// When the DC should have answered, if that is still to be judged.
+    pub(super) fn answer_due(&self, settings: &UpstreamSettings) -> Option<Millis> {
+        // Nobody waits for it.
+        let trial = self.trial().filter(|_| !self.client_ended)?;
+        trial.due(settings)
+    }
+
+    fn trial(&self) -> Option<&Trial> {
+        self.tunnel.as_ref()?.trial.as_deref()
+    }
+
+    /// The dial that the DC's first byte decides; once.
+    pub(super) fn take_trial(&mut self) -> Option<Box<Trial>> {
+        self.tunnel.as_mut()?.trial.take()
     }
 
     /// Seals uplink bytes; `None` where there is nothing to seal them for.
-    pub(super) fn seal_up(&mut self, buf: &Buf, blocks: &Blocks) -> Option<Block> {
-        let sealer = &mut self.tunnel.as_mut()?.leg.up;
+    pub(super) fn seal_up(&mut self, buf: &Buf, blocks: &Blocks, now: Millis) -> Option<Block> {
+        let tunnel = self.tunnel.as_mut()?;
+        if let Some(trial) = &mut tunnel.trial {
+            trial.asks(now);
+        }
+        let sealer = &mut tunnel.leg.up;
         let bytes = sealer.sealed_bytes(buf.len());
         let mut block = blocks.take(bytes);
         block.extend_with(bytes, |place| sealer.seal_into(buf.bytes(), place));
@@ -72,7 +100,6 @@ impl Relay {
         let Some(tunnel) = &mut self.tunnel else {
             return Ok(opened);
         };
-        tunnel.answered = true;
         let ciphers = &mut self.ciphers_down;
         let sizes = &mut self.sizes;
         let mut framed = self.records.map(|_| sizes);
@@ -111,35 +138,80 @@ fn laid_out(payload: &[u8], framed: Option<&mut RecordSizes>, blocks: &Blocks) -
 }
 
 impl Shard {
-    /// The first bytes towards a DC leave: as they are, or as a request to the route's server.
-    pub(in crate::net) fn send_first(
+    /// The first bytes towards a DC leave, as they are or as a request to the route's server, and
+    /// the dial is judged as soon as that is possible.
+    pub(in crate::net) fn begin_leg(
         &mut self,
         relay: &mut Relay,
-        (socket, route): (SocketId, Option<u16>),
-        dc: Option<SocketAddr>,
+        socket: SocketId,
+        dial: Dial,
         pending: Vec<u8>,
     ) {
-        let routes = &self.settings.upstream.routes;
-        let route = route.and_then(|route| routes.get(usize::from(route)));
-        let Some(RouteKind::Shadowsocks { key, .. }) = route.map(|route| &route.kind) else {
-            return self.engine.send_bytes(socket, pending.into_boxed_slice());
+        let way = dial.route().zip(dial.addr());
+        let leg = way.and_then(|(route, dc)| self.seal_first(route, dc, &pending));
+        let Some((leg, request)) = leg else {
+            self.engine.send_bytes(socket, pending.into_boxed_slice());
+            self.upstream.reached(&dial, self.now);
+            return dial.count(true, self.now, &mut self.upstream_counters);
         };
-        let Some(dc) = dc else {
-            debug_assert!(false, "a dial has a target");
-            return;
+        self.engine.send_bytes(socket, request);
+        let asks = pending.len() > HEADER_BYTES;
+        let trial = Some(Box::new(Trial::new(dial, asks, self.now)));
+        relay.tunnel = Some(Box::new(Tunnel { leg, trial }));
+    }
+
+    /// The first bytes for a DC as a route's server is to get them; `None` where it is no
+    /// Shadowsocks server.
+    pub(in crate::net) fn seal_first(
+        &mut self,
+        route: u16,
+        dc: SocketAddr,
+        first: &[u8],
+    ) -> Option<(Leg, Box<[u8]>)> {
+        let route = self.settings.upstream.routes.get(usize::from(route))?;
+        let RouteKind::Shadowsocks { key, .. } = &route.kind else {
+            return None;
         };
         let rng = &mut self.rng;
         let entropy = Entropy {
             unix_secs: self.now_unix,
             random: &mut |out: &mut [u8]| rng.fill(out),
         };
-        let mut request = Vec::with_capacity(pending.len() + REQUEST_EXTRA_BYTES);
-        let leg = Leg::start(key, Target::Addr(dc), &pending, entropy, &mut request);
-        relay.tunnel = Some(Box::new(Tunnel {
-            leg,
-            answered: false,
-        }));
-        self.engine.send_bytes(socket, request.into_boxed_slice());
+        let mut request = Vec::with_capacity(first.len() + REQUEST_EXTRA_BYTES);
+        let leg = Leg::start(key, Target::Addr(dc), first, entropy, &mut request);
+        Some((leg, request.into_boxed_slice()))
+    }
+
+    /// When the DC of a relay should have answered, if that is still to be judged.
+    pub(in crate::net) fn answer_due(&self, key: u32) -> Option<Millis> {
+        match &self.sessions.get(key as usize)?.state {
+            State::Relay(relay) => relay.answer_due(&self.settings.upstream),
+            _ => None,
+        }
+    }
+
+    /// Nothing of the DC has come, and nothing will or it is late.
+    pub(super) fn leg_doubted(&mut self, key: u32, doubt: Doubt) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(key as usize) else {
+            return;
+        };
+        let State::Relay(relay) = &mut session.state else {
+            return;
+        };
+        // Behind the client's own end it means nothing.
+        if relay.client_ended && doubt != Doubt::Unreadable {
+            return;
+        }
+        let Some(trial) = relay.tunnel.as_mut().and_then(|own| own.trial.as_mut()) else {
+            return;
+        };
+        let (settings, counters) = (&self.settings.upstream, &mut self.upstream_counters);
+        let route = self.upstream.doubted(trial, doubt, settings, now, counters);
+        if let Some(route) = route {
+            tracing::debug!(route, ?doubt, "nothing of the DC came through the server");
+            self.connect_failed(route);
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Route {
     fails: u32,
     unhealthy: bool,
     last_check: Option<Millis>,
+    /// When a DC was last reached.
+    answered: Option<Millis>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +34,9 @@ impl Route {
     /// Takes in how a connect of one address ended.
     pub(super) fn learn(&mut self, dc: i16, v6: bool, took_ms: Option<u64>, now: Millis) {
         self.last_check = Some(now);
+        if took_ms.is_some() {
+            self.answered = Some(now);
+        }
         let row = self.dcs.entry(dc).or_default();
         let family = if v6 { &mut row.v6 } else { &mut row.v4 };
         *family = match took_ms {
@@ -70,6 +75,11 @@ impl Route {
     /// Average of the connects to a DC.
     pub(super) fn latency_ms(&self, dc: i16) -> Option<f64> {
         self.dcs.get(&dc)?.latency_ema_ms
+    }
+
+    /// When a DC was last reached through it.
+    pub(super) fn answered(&self) -> Option<Millis> {
+        self.answered
     }
 
     /// Too many client cycles failed, or the probes did.

@@ -481,3 +481,71 @@ fn middle_proxies_are_reached_by_routes_that_tell_where_they_leave_from() {
     upstreams.routes[0].set_healthy(false);
     assert_eq!(upstreams.pick_middle(&both, false, 0.0), Some(1));
 }
+
+/// A client of DC 1 whose first hop, a server, was connected in no time.
+fn trial(ways: &mut Upstreams, settings: &UpstreamSettings, at: u64) -> Trial {
+    let mut dial = Dial::new(1, Millis(at));
+    let step = ways.connect(&mut dial, settings, Millis(at), 0.0);
+    assert_eq!(hop(step).0, 0);
+    Trial::new(dial, true, Millis(at))
+}
+
+#[test]
+fn servers_that_pass_nothing_on_become_unhealthy() {
+    let settings = settings(&[1]);
+    let mut ways = Upstreams::new(1);
+    let mut counters = UpstreamCounters::default();
+    for (doubt, fails) in [(Doubt::Silent, 1), (Doubt::Ended, 2)] {
+        let mut trial = trial(&mut ways, &settings, 0);
+        assert_eq!(trial.due(&settings), Some(Millis(5_000)));
+        let mut doubted = |ways: &mut Upstreams| {
+            ways.doubted(&mut trial, doubt, &settings, Millis(5_000), &mut counters)
+        };
+        assert_eq!((doubted(&mut ways), doubted(&mut ways)), (Some(0), None));
+        assert_eq!(trial.due(&settings), None);
+        assert_eq!(ways.rows(Millis(0))[0].fails, fails);
+    }
+    assert_eq!(healthy(&ways), [false]);
+    assert_eq!(counters.connect_fail_total, 2);
+    // The first answer mends all.
+    let trial = trial(&mut ways, &settings, 6_000);
+    ways.answered(&trial, Millis(6_020), &mut counters);
+    let row = &ways.rows(Millis(0))[0];
+    assert_eq!((row.healthy, row.fails), (true, 0));
+    assert_eq!(row.dcs[0].latency_ema_ms, Some(20.0));
+    assert_eq!(counters.connect_success_total, 1);
+}
+
+#[test]
+fn a_server_that_has_just_answered_is_blamed_only_for_what_cannot_be_opened() {
+    let settings = settings(&[1]);
+    let mut ways = Upstreams::new(1);
+    let mut counters = UpstreamCounters::default();
+    ways.learn(&probed(0, 2, V4, Some(3)), Millis(1_000));
+    let mut fails = |doubt, at| {
+        let mut trial = trial(&mut ways, &settings, at);
+        ways.doubted(&mut trial, doubt, &settings, Millis(at), &mut counters);
+        ways.rows(Millis(at))[0].fails
+    };
+    assert_eq!(fails(Doubt::Ended, 2_000), 0);
+    assert_eq!(fails(Doubt::Silent, 40_999), 0);
+    assert_eq!(fails(Doubt::Unreadable, 40_999), 1);
+    assert_eq!(fails(Doubt::Ended, 41_000), 2);
+}
+
+#[test]
+fn time_that_a_client_took_to_ask_is_not_the_routes() {
+    let settings = settings(&[1]);
+    let mut ways = Upstreams::new(1);
+    let mut counters = UpstreamCounters::default();
+    let mut dial = Dial::new(1, Millis(0));
+    ways.connect(&mut dial, &settings, Millis(0), 0.0);
+    let mut trial = Trial::new(dial, false, Millis(7));
+    assert_eq!(trial.due(&settings), None);
+    trial.asks(Millis(90_000));
+    trial.asks(Millis(90_001));
+    assert_eq!(trial.due(&settings), Some(Millis(95_000)));
+    ways.answered(&trial, Millis(90_030), &mut counters);
+    assert_eq!(ways.rows(Millis(0))[0].dcs[0].latency_ema_ms, Some(37.0));
+    assert_eq!(counters.connect_duration_success_bucket_le_100ms, 1);
+}
