@@ -195,9 +195,9 @@ impl Worker {
     }
 
     fn run(mut self, orders: &Receiver<Order>) {
-        if self.wish.is_empty() {
-            self.tools.remove_stale();
-        } else {
+        // Of either tool: this process may use the other one, or none.
+        self.tools.remove_stale();
+        if !self.wish.is_empty() {
             self.apply();
         }
         loop {

@@ -4,18 +4,23 @@
 
 mod support;
 
+#[path = "firewall/untracked.rs"]
+mod untracked;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     process::Command,
     time::{Duration, Instant},
 };
 
-use bench::client::{Client, Mode};
+use bench::client::{Client, Dial, Mode};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use support::{
-    Config, PATIENCE, Proxy, fake_dc,
+    Config, PATIENCE, Proxy,
+    config::ALICE,
+    fake_dc,
     namespace::{alone, is_root, says, table},
     servers::find,
     until, wait_until,
@@ -122,16 +127,20 @@ fn child_leaves_nothing() {
 
 /// Entries of connections to `port`.
 fn entries(port: u16) -> usize {
-    let list = says(
-        "conntrack",
-        &["-L", "-p", "tcp", "--orig-port-dst", &port.to_string()],
-    );
+    entries_of("ipv4", port)
+}
+
+/// The same of either family.
+fn entries_of(family: &str, port: u16) -> usize {
+    let port = port.to_string();
+    let of_port = ["-L", "-f", family, "-p", "tcp", "--orig-port-dst", &port];
+    let list = says("conntrack", &of_port);
     list.unwrap_or_default().lines().count()
 }
 
 /// Makes the kernel track connections in this network.
 fn track() {
-    let rules = "table ip tracked {\nchain seen {\ntype filter hook input priority 10;\n\
+    let rules = "table inet tracked {\nchain seen {\ntype filter hook input priority 10;\n\
                  ct state new accept\n}\n}\n";
     let script = format!("nft -f - <<'X'\n{rules}X\n");
     assert!(
@@ -199,6 +208,7 @@ async fn child_under_pressure() {
         .set(&format!("{control}.pressure_high_watermark_pct"), 40)
         .set(&format!("{control}.pressure_low_watermark_pct"), 15)
         .set(&format!("{control}.profile"), "\"aggressive\"")
+        .set("network.ipv6", true)
         .start();
     let active = |wanted: bool| {
         wait_until("pressure is as it should be", || {
@@ -209,8 +219,10 @@ async fn child_under_pressure() {
     let began = Instant::now();
     let silent = TcpStream::connect(proxy.addr).unwrap();
     let mut held = Vec::new();
-    for _ in 0..4 {
-        let mut client = Client::connect(&proxy.dial(Mode::Dd)).await.unwrap();
+    for ip in ["127.0.0.1", "127.0.0.1", "127.0.0.1", "::1"] {
+        let addr = SocketAddr::new(ip.parse().unwrap(), proxy.addr.port());
+        let dial = Dial::new(Mode::Dd, addr, ALICE);
+        let mut client = Client::connect(&dial).await.unwrap();
         client.ping().await.unwrap();
         held.push(client);
     }
@@ -222,6 +234,7 @@ async fn child_under_pressure() {
     assert_eq!(std::io::Read::read(&mut &silent, &mut none).unwrap_or(0), 0);
     assert!(began.elapsed() >= Duration::from_secs(9));
     let port = proxy.addr.port();
+    assert_eq!(entries_of("ipv6", port), 1);
     held.pop();
     wait_until("its entry is deleted", || {
         let deleted = zero(&proxy, "conntrack_delete_success_total").as_u64()?;
@@ -231,6 +244,7 @@ async fn child_under_pressure() {
         (entries(port) == 3).then_some(())
     })
     .await;
+    assert_eq!(entries_of("ipv6", port), 0);
     assert_eq!(zero(&proxy, "conntrack_delete_error_total"), 0);
     held.clear();
     active(false);

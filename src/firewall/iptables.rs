@@ -14,13 +14,13 @@ pub(super) const CHAINS: [(&str, &str, &str); 3] = [
     ("filter", "PINNACE_SYN", "INPUT"),
 ];
 
-/// Rules of one family; `None` when it has none. Tables of sources are named after the `number` of
-/// this change: the kernel would go on with an earlier one's settings.
+/// Rules of one family; `None` when it has none. `pid` names their owner. Tables of sources are
+/// named after the `number` of this change: the kernel would go on with an earlier one's settings.
 pub(super) fn script(
     untracked: &[Target],
     limits: &[Limit],
     v6: bool,
-    number: u32,
+    (pid, number): (u32, u32),
 ) -> Option<String> {
     let untracked: Vec<_> = untracked.iter().filter(|t| t.ip.is_ipv6() == v6).collect();
     let limits = limits.iter().enumerate();
@@ -33,6 +33,7 @@ pub(super) fn script(
             "*raw\n:PINNACE_IN - [0:0]\n:PINNACE_OUT - [0:0]\n-A PREROUTING -j PINNACE_IN\n\
              -A OUTPUT -j PINNACE_OUT\n",
         );
+        own(&mut out, "PINNACE_IN", pid);
         for target in untracked {
             let (to, from) = (side(target, "-d", "--dport"), side(target, "-s", "--sport"));
             // Writing to a String cannot fail.
@@ -51,12 +52,19 @@ pub(super) fn script(
     }
     if !limits.is_empty() {
         out.push_str("*filter\n:PINNACE_SYN - [0:0]\n-I INPUT -j PINNACE_SYN\n");
+        own(&mut out, "PINNACE_SYN", pid);
         for (at, limit) in limits {
             rules(&mut out, (at, number), limit);
         }
         out.push_str("COMMIT\n");
     }
     (!out.is_empty()).then_some(out)
+}
+
+/// A rule that does nothing but name the owner.
+fn own(out: &mut String, chain: &str, pid: u32) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "-A {chain} -m comment --comment \"pinnace pid {pid}\"");
 }
 
 /// One that looks like those of iOS goes by its own rate only.
@@ -106,19 +114,21 @@ mod tests {
              synlimit_hashlimit_expire_ms = 9\nsynlimit_hashlimit_size = 77\n\
              [[server.listeners]]\nip = \"::\"\nport = 5\n",
         );
-        let v4 = script(&all.untracked, &all.limits, false, 1).unwrap();
+        let v4 = script(&all.untracked, &all.limits, false, (7, 1)).unwrap();
         for part in [
             "-A PINNACE_IN -p tcp -d 192.0.2.1 --dport 443 -m addrtype --dst-type LOCAL -j CT",
             "-A PINNACE_OUT -p tcp -s 192.0.2.1 --sport 443 -j CT --notrack",
+            "-A PINNACE_IN -m comment --comment \"pinnace pid 7\"\n",
+            "-A PINNACE_SYN -m comment --comment \"pinnace pid 7\"\n",
             "--syn -m length --length 64 -m hashlimit --hashlimit-above 12/second",
             "--hashlimit-above 48/minute --hashlimit-burst 1 --hashlimit-mode srcip",
             "--hashlimit-htable-expire 9 --hashlimit-htable-size 77 -j DROP",
         ] {
             assert!(v4.contains(part), "{part}\n{v4}");
         }
-        let v6 = script(&all.untracked, &all.limits, true, 1).unwrap();
+        let v6 = script(&all.untracked, &all.limits, true, (7, 1)).unwrap();
         assert!(v6.contains("-A PINNACE_IN -p tcp --dport 5"));
         assert!(!v6.contains("192.0.2.1") && !v6.contains("PINNACE_SYN"));
-        assert_eq!(script(&[], &[], false, 1), None);
+        assert_eq!(script(&[], &[], false, (7, 1)), None);
     }
 }

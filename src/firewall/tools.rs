@@ -115,7 +115,8 @@ impl Tools {
         self.used.1 = true;
         self.number += 1;
         for (program, v6) in [(&self.iptables, false), (&self.ip6tables, true)] {
-            let script = iptables::script(untracked, limits, v6, self.number);
+            let owner = (std::process::id(), self.number);
+            let script = iptables::script(untracked, limits, v6, owner);
             match (program, script) {
                 (Some(program), Some(script)) => {
                     remove_chains(program);
@@ -133,21 +134,39 @@ impl Tools {
         Ok(())
     }
 
-    /// Takes away what an earlier process left behind: one that was killed.
+    /// Takes away what earlier processes left behind: those that were killed, with either tool.
     pub(super) fn remove_stale(&self) {
-        let Some(nft) = self.nft.as_ref().filter(|_| self.may) else {
+        if !self.may {
             return;
-        };
-        let Ok(text) = output(nft, &["list", "table", "inet", "pinnace"]) else {
-            return;
-        };
-        let owner = text.split("pinnace pid ").nth(1);
-        let owner = owner.and_then(|rest| rest.split('"').next());
-        if owner.is_none_or(|pid| !Path::new("/proc").join(pid).exists()) {
+        }
+        let list = ["list", "table", "inet", "pinnace"];
+        if let Some(nft) = &self.nft
+            && output(nft, &list).is_ok_and(|text| is_stale(&text))
+        {
             // What cannot be removed does no more harm than before.
             drop(run(nft, &["-f", "-"], nft::REMOVE));
         }
+        for program in [&self.iptables, &self.ip6tables].into_iter().flatten() {
+            // The third chain goes with the first.
+            let stale = |(table, chain)| {
+                let list = ["-w", "5", "-t", table, "-S", chain];
+                output(program, &list).is_ok_and(|text| is_stale(&text))
+            };
+            if [("raw", "PINNACE_IN"), ("filter", "PINNACE_SYN")]
+                .into_iter()
+                .any(stale)
+            {
+                remove_chains(program);
+            }
+        }
     }
+}
+
+/// Whether the owner that these rules name is gone; those that name none are of nobody.
+fn is_stale(rules: &str) -> bool {
+    let owner = rules.split("pinnace pid ").nth(1);
+    let owner = owner.and_then(|rest| rest.split('"').next());
+    owner.is_none_or(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 fn missing(backend: Backend) -> &'static str {
