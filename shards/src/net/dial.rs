@@ -288,7 +288,7 @@ impl Shard {
             self.engine.resume(client);
         }
         self.hold_back(key, Side::Client);
-        let idle = self.now.after(self.settings.timeouts.idle);
+        let idle = self.now.after(self.idle_limit());
         let due = self.answer_due(key).map_or(idle, |due| due.min(idle));
         self.set_deadline(key, due);
         if client_ended {
