@@ -3,7 +3,7 @@
 //!
 //! Used by the fakes, which have one queue per client.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::SystemTime};
 
 use crate::{
     message::Message,
@@ -54,6 +54,10 @@ enum Job {
         id: u32,
         arg: u64,
     },
+    Stamped {
+        id: u32,
+        came: Option<SystemTime>,
+    },
     Reset,
     Close,
 }
@@ -74,11 +78,17 @@ impl Answers {
         self.jobs.clear();
     }
 
-    /// Turns a request into answers. `who` is what [`Op::WhoAmI`] is told: DC id and tag byte.
+    /// Turns a request into answers. `who` is what [`Op::WhoAmI`] is told: DC id and tag byte;
+    /// `came` is the kernel's stamp of the request, for [`Op::Stamped`].
     ///
     /// # Errors
     /// [`NoRequest`].
-    pub(crate) fn plan(&mut self, message: Message, who: (u16, u8)) -> Result<(), NoRequest> {
+    pub(crate) fn plan(
+        &mut self,
+        message: Message,
+        who: (u16, u8),
+        came: Option<SystemTime>,
+    ) -> Result<(), NoRequest> {
         let Head {
             op, id, crc, arg, ..
         } = message.head;
@@ -101,6 +111,7 @@ impl Answers {
             Op::Upload => jobs.push_back(done(u64::from(crc))),
             Op::Exchange => jobs.extend([done(u64::from(crc)), pieces]),
             Op::Hold | Op::KeyRequest => jobs.push_back(done(0)),
+            Op::Stamped => jobs.push_back(Job::Stamped { id, came }),
             Op::WhoAmI => jobs.push_back(done(u64::from(who.0) | u64::from(who.1) << 16)),
             Op::Reset => jobs.extend([pieces, Job::Reset]),
             Op::Close => jobs.extend([done(0), Job::Close]),
@@ -158,6 +169,12 @@ impl Answers {
             }
             Job::Pieces { id, digest, .. } => write(&Head::request(Op::Done, *id, *digest), &[])?,
             Job::Done { id, arg } => write(&Head::request(Op::Done, *id, *arg), &[])?,
+            Job::Stamped { id, came } => {
+                let held = came.and_then(|came| came.elapsed().ok());
+                let nanos = held.and_then(|held| u64::try_from(held.as_nanos()).ok());
+                let arg = nanos.unwrap_or(u64::MAX);
+                write(&Head::request(Op::Done, *id, arg), &[])?;
+            }
             Job::Reset => return Ok(Step::Reset),
             Job::Close => return Ok(Step::Close),
         }
@@ -187,7 +204,7 @@ mod tests {
     fn ask(answers: &mut Answers, op: Op, arg: u64) -> Result<(), NoRequest> {
         let head = Head::request(op, 1, arg);
         let body = vec![0; 8];
-        answers.plan(Message { head, body }, (2, 0xdd))
+        answers.plan(Message { head, body }, (2, 0xdd), None)
     }
 
     #[test]

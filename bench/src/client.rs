@@ -11,7 +11,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use shards::proto::{
@@ -245,6 +245,24 @@ impl Client {
             self.rx.answer().await?.expect_echo(id, body.len())
         })
         .await
+    }
+
+    /// One round trip of an empty message: how long it took on the way between the two ends'
+    /// sockets, by the kernel's stamps, whatever the ends themselves waited for. `None` for the
+    /// first, behind which stamps begin. Only a [`FakeDc`](crate::fake_dc::FakeDc) can answer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stamped_ping(&mut self) -> Result<Option<Duration>, ClientError> {
+        self.rx.stamp()?;
+        let sent = SystemTime::now();
+        let held = Duration::from_nanos(self.simple(Op::Stamped, 0).await?.arg);
+        let round = self
+            .rx
+            .came()
+            .and_then(|came| came.duration_since(sent).ok());
+        // A clock that was set meanwhile gives no figure rather than a wrong one.
+        Ok(round.and_then(|round| round.checked_sub(held)))
     }
 
     /// Sends `body` (a multiple of 4 bytes) and returns what comes back.

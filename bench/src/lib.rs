@@ -30,6 +30,7 @@ pub mod report;
 pub mod scenario;
 pub mod session;
 pub mod stall;
+mod stamps;
 pub mod standing;
 pub mod suite;
 pub mod target;

@@ -9,7 +9,7 @@ use crate::{
     client::{Client, ClientError, Dial, Mode},
     compare::median,
     load::LoadError,
-    quiet::{Phase, Quiet},
+    quiet::{Ask, Phase, Quiet},
     target::Target,
 };
 
@@ -91,7 +91,7 @@ pub fn neighbours(
     mode: Mode,
     plan: NeighboursPlan,
 ) -> Result<Neighbours, LoadError> {
-    let quiet = Quiet::start(target, mode, plan.clients, plan.every)?;
+    let quiet = Quiet::start(target, mode, plan.clients, plan.every, Ask::Echo)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -24,10 +24,22 @@ use crate::{
 /// One phase.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Phase {
-    /// Round trips of the quiet clients.
+    /// Round trips as the quiet clients see them, their own wait for a busy core included.
     pub latency: Percentiles,
+    /// The same without what client and DC wait for, by the kernel's stamps: the proxy's part.
+    /// Empty with [`Ask::Echo`].
+    pub through: Percentiles,
     /// Largest resident set over the one before, bytes.
     pub growth_bytes: u64,
+}
+
+/// What the quiet clients ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// [`Client::ping`].
+    Echo,
+    /// [`Client::stamped_ping`]; not through ME.
+    Stamped,
 }
 
 /// The quiet clients on a thread of their own.
@@ -39,13 +51,20 @@ pub(crate) struct Quiet {
 
 #[derive(Default)]
 struct Seen {
-    latency: Mutex<Latency>,
+    latency: Mutex<Latencies>,
     failed: Mutex<Option<(usize, ClientError)>>,
     connected: AtomicU64,
 }
 
+/// As the clients see them, and through the proxy alone.
+#[derive(Default)]
+struct Latencies {
+    whole: Latency,
+    through: Latency,
+}
+
 impl Seen {
-    fn latency(&self) -> MutexGuard<'_, Latency> {
+    fn latency(&self) -> MutexGuard<'_, Latencies> {
         self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -61,6 +80,7 @@ impl Quiet {
         mode: Mode,
         clients: usize,
         every: Duration,
+        what: Ask,
     ) -> Result<Quiet, LoadError> {
         let seen = Arc::new(Seen::default());
         let dials: Vec<Dial> = (0..clients).map(|n| target.dial(mode, n)).collect();
@@ -79,7 +99,7 @@ impl Quiet {
                         let seen = Arc::clone(&shared);
                         let first = every * number as u32 / clients as u32;
                         asking.spawn(async move {
-                            if let Err(error) = ask(&dial, first, every, &seen).await {
+                            if let Err(error) = ask(&dial, first, every, what, &seen).await {
                                 *seen.failed() = Some((number, error));
                             }
                         });
@@ -114,12 +134,14 @@ impl Quiet {
         happens: impl FnOnce() -> Result<(), LoadError>,
     ) -> Result<Phase, LoadError> {
         std::thread::sleep(SETTLE);
-        *self.seen.latency() = Latency::new();
+        *self.seen.latency() = Latencies::default();
         let watch = Watch::start(target.process());
         happens()?;
         self.check()?;
+        let seen = self.seen.latency();
         Ok(Phase {
-            latency: self.seen.latency().percentiles(),
+            latency: seen.whole.percentiles(),
+            through: seen.through.percentiles(),
             growth_bytes: watch.growth(),
         })
     }
@@ -147,6 +169,7 @@ async fn ask(
     dial: &Dial,
     first: Duration,
     every: Duration,
+    what: Ask,
     seen: &Seen,
 ) -> Result<(), ClientError> {
     tokio::time::sleep(first).await;
@@ -157,8 +180,18 @@ async fn ask(
     loop {
         ticks.tick().await;
         let start = Instant::now();
-        client.ping().await?;
-        seen.latency().record(start.elapsed());
+        let through = match what {
+            Ask::Echo => {
+                client.ping().await?;
+                None
+            }
+            Ask::Stamped => client.stamped_ping().await?,
+        };
+        let mut seen = seen.latency();
+        seen.whole.record(start.elapsed());
+        if let Some(through) = through {
+            seen.through.record(through);
+        }
     }
 }
 

@@ -36,6 +36,9 @@ pub enum Op {
     Hold,
     /// Answered by [`Op::Done`] with the header's DC id (low 16 bits) and tag byte (next 8).
     WhoAmI,
+    /// Answered by [`Op::Done`] whose argument is the nanoseconds from the kernel's stamp of the
+    /// request to the answer; `u64::MAX` where there is none yet, as for the first of a connection.
+    Stamped,
     /// The DC sends `arg` bytes of an answer and then resets the connection.
     Reset,
     /// The DC answers [`Op::Done`] and closes its side.
@@ -50,13 +53,14 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 10] = [
+    const ALL: [Op; 11] = [
         Op::Echo,
         Op::Download,
         Op::Upload,
         Op::Exchange,
         Op::Hold,
         Op::WhoAmI,
+        Op::Stamped,
         Op::Reset,
         Op::Close,
         Op::Data,

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    time::SystemTime,
 };
 
 use shards::proto::framing::FrameEvent;
@@ -23,6 +24,7 @@ use super::{ClientError, request};
 use crate::{
     message::{Message, MessageError, MessageReader},
     pattern::{PIECE_BYTES, fold, pattern},
+    stamps,
     transport::{Inbound, Outbound},
     wire::{HEAD_BYTES, Head, Op},
 };
@@ -198,6 +200,8 @@ pub struct Receiver {
     pub keep_bodies: bool,
     meter: Option<Arc<AtomicU64>>,
     ended: bool,
+    /// The kernel stamps what comes in, and when the last of it came.
+    stamps: Option<Option<SystemTime>>,
 }
 
 /// What was read and not yet handed out.
@@ -229,6 +233,7 @@ impl Receiver {
             keep_bodies: true,
             meter,
             ended: false,
+            stamps: None,
         }
     }
 
@@ -279,6 +284,23 @@ impl Receiver {
         poll_fn(|cx| self.poll_read(cx)).await
     }
 
+    /// Has the kernel stamp what comes in.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the kernel has no stamps.
+    pub(super) fn stamp(&mut self) -> Result<(), ClientError> {
+        if self.stamps.is_none() {
+            stamps::enable(self.half.as_ref()).map_err(|e| socket("stamping", &e))?;
+            self.stamps = Some(None);
+        }
+        Ok(())
+    }
+
+    /// When the last bytes came in, as far as they were stamped.
+    pub(super) fn came(&self) -> Option<SystemTime> {
+        self.stamps.flatten()
+    }
+
     /// An answer that is complete already.
     pub fn ready_answer(&mut self) -> Option<Answer> {
         self.assembly.answers.pop_front()
@@ -290,11 +312,21 @@ impl Receiver {
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let limit = self.read_bytes_max.clamp(1, READ_BYTES);
-            let mut buf = ReadBuf::new(&mut scratch[..limit]);
-            ready!(Pin::new(&mut self.half).poll_read(cx, &mut buf))
-                .map_err(|e| socket(READING, &e))?;
-            let data = buf.filled_mut();
-            let bytes = data.len();
+            let bytes = match &mut self.stamps {
+                None => {
+                    let mut buf = ReadBuf::new(&mut scratch[..limit]);
+                    ready!(Pin::new(&mut self.half).poll_read(cx, &mut buf))
+                        .map_err(|e| socket(READING, &e))?;
+                    buf.filled().len()
+                }
+                Some(last) => {
+                    let read = stamps::poll_read(self.half.as_ref(), cx, &mut scratch[..limit]);
+                    let (bytes, came) = ready!(read).map_err(|e| socket(READING, &e))?;
+                    *last = came;
+                    bytes
+                }
+            };
+            let data = &mut scratch[..bytes];
             if let Some(meter) = &self.meter {
                 meter.fetch_add(bytes as u64, Relaxed);
             }

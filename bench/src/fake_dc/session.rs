@@ -28,6 +28,7 @@ use super::{Fault, Seen, Shared};
 use crate::{
     answers::{Answers, NoRequest, Step},
     message::{MessageError, MessageReader},
+    stamps,
     transport::{Inbound, InboundError, Outbound},
     wire::{Head, Op},
 };
@@ -115,6 +116,8 @@ struct Session<'a> {
     reader: MessageReader,
     answers: Answers,
     read_ended: bool,
+    /// The kernel stamps what comes in: somebody has asked for it.
+    stamped: bool,
     reset_after: Option<u64>,
     delay: Option<Duration>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -131,6 +134,7 @@ impl Session<'_> {
             reader: MessageReader::default(),
             answers: Answers::default(),
             read_ended: false,
+            stamped: false,
             reset_after: if let Fault::ResetAfter(bytes) = fault {
                 Some(bytes)
             } else {
@@ -169,22 +173,33 @@ impl Session<'_> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
-            let data = buf.filled_mut();
+            let (bytes, came) = if self.stamped {
+                ready!(stamps::poll_read(&self.stream, cx, scratch))?
+            } else {
+                let mut buf = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+                (buf.filled().len(), None)
+            };
+            let data = &mut scratch[..bytes];
             self.shared.bytes_in.fetch_add(data.len() as u64, Relaxed);
             self.read_ended = data.is_empty();
             let (inbound, reader, answers) =
                 (&mut self.inbound, &mut self.reader, &mut self.answers);
             let (shared, side) = (self.shared, self.side);
             let was_idle = answers.is_empty();
+            let mut wants_stamps = false;
             inbound.feed::<End>(data, |event| {
                 if let Some(message) = reader.take(event, |op| op == Op::Echo)? {
                     shared.requests.fetch_add(1, Relaxed);
-                    answers.plan(message, side)?;
+                    wants_stamps |= message.head.op == Op::Stamped;
+                    answers.plan(message, side, came)?;
                 }
                 Ok(())
             })?;
+            if wants_stamps && !self.stamped {
+                stamps::enable(&self.stream)?;
+                self.stamped = true;
+            }
             if let Some(delay) = self.delay.filter(|_| was_idle && !answers.is_empty()) {
                 self.sleep = Some(Box::pin(tokio::time::sleep(delay)));
             }

@@ -114,7 +114,7 @@ impl Clients {
     ) -> Result<(), NoRequest> {
         self.queue(conn, |client| {
             let who = (dc.cast_unsigned(), tag(client.about.flags));
-            client.answers.plan(message, who)
+            client.answers.plan(message, who, None)
         })
     }
 
