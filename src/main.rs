@@ -90,6 +90,8 @@ fn run(named: Option<&Path>, flags: &Flags) -> ExitCode {
         Ok(loaded) => loaded,
         Err(failed) => return fail(Exit::Config, &failed.to_string()),
     };
+    // Before there is a second thread. Without the room clients wait a little when many come.
+    let _ = shards::host::make_descriptor_room(wiring::listen::descriptors(&loaded.config));
     let general = &loaded.config.general;
     let level = match (flags.silent, &flags.log_level) {
         (true, _) => LogLevel::Silent,

@@ -79,6 +79,11 @@ pub(crate) fn proxy(config: &Config) -> ProxySettings {
     }
 }
 
+/// How many descriptors the process may come to need: two for each client, and some of its own.
+pub(crate) fn descriptors(config: &Config) -> u64 {
+    places(config).connections_max as u64 * 2 + OWN_DESCRIPTORS
+}
+
 /// How many clients there may be.
 pub(crate) fn places(config: &Config) -> PlaceSettings {
     let server = &config.server;
@@ -93,6 +98,9 @@ pub(crate) fn places(config: &Config) -> PlaceSettings {
         },
     }
 }
+
+/// Listeners, ME connections, files, connections of the API.
+const OWN_DESCRIPTORS: u64 = 1_024;
 
 #[cfg(test)]
 mod tests {

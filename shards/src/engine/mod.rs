@@ -21,6 +21,7 @@
 
 mod block;
 mod buffers;
+pub(crate) mod descriptors;
 mod driver;
 mod lifecycle;
 pub(crate) mod memory;

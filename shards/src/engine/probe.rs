@@ -5,6 +5,8 @@ use std::{fs, io};
 use io_uring::{IoUring, Probe, opcode};
 use thiserror::Error;
 
+use super::descriptors::{limit, raise_open_files};
+
 /// What was found out about the host; shown at start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostReport {
@@ -139,28 +141,6 @@ const OPERATIONS: &[(u8, &str)] = &[
 fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "?".into(), |s| s.trim().into())
-}
-
-/// Soft and hard limit; `RLIM_INFINITY` when the kernel does not say.
-fn limit(resource: libc::__rlimit_resource_t) -> (u64, u64) {
-    let mut limit = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: the kernel fills in a structure of ours.
-    unsafe { libc::getrlimit(resource, &raw mut limit) };
-    (limit.rlim_cur, limit.rlim_max)
-}
-
-fn raise_open_files() -> (u64, u64) {
-    let (soft, hard) = limit(libc::RLIMIT_NOFILE);
-    let raised = libc::rlimit {
-        rlim_cur: hard,
-        rlim_max: hard,
-    };
-    // SAFETY: the kernel reads a structure of ours.
-    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
-    (soft, if done == 0 { hard } else { soft })
 }
 
 /// The process's CPU mask, ascending; never empty.
