@@ -48,6 +48,8 @@ pub mod me {
 /// What the host offers and lacks.
 pub mod host {
     pub use crate::engine::descriptors::make_descriptor_room;
-    pub use crate::engine::memory::{avoid_huge_pages, release_freed_memory, with_memory_released};
+    pub use crate::engine::memory::{
+        avoid_huge_pages, release_freed_memory, release_on_request, with_memory_released,
+    };
     pub use crate::engine::probe::{HostError, HostReport, allowed_cores, check_host};
 }

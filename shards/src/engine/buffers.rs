@@ -3,7 +3,8 @@
 //! A [`Pool`] is one buffer group. The kernel takes a posted buffer when bytes arrive; from then
 //! on a [`Buf`] owns it, through the cipher and the send, and gives it back when dropped. Only a
 //! window of the pool is posted at a time and the buffer freed last is posted first, so that the
-//! memory in use stays in the cache; the window grows when it was too small.
+//! memory in use stays in the cache; the window grows when it was too small. How it gets smaller
+//! again, and how memory that is no longer used goes back to the system, is in `trim.rs`.
 //!
 //! Layout of one slot: `HEADROOM` bytes for a record header, the received bytes, then (large
 //! buffers) room for the headers of further records.
@@ -16,6 +17,8 @@ use std::{
 };
 
 use io_uring::{Submitter, types::BufRingEntry};
+
+use super::trim::Heat;
 
 /// Bytes in front of received data, for a record header.
 pub(crate) const HEADROOM: usize = 8;
@@ -33,24 +36,28 @@ pub(crate) const RECORD_PAYLOAD_MAX: usize = 16_384;
 
 /// One buffer group.
 pub(super) struct Pool {
-    shared: Rc<Shared>,
+    pub(super) shared: Rc<Shared>,
     group: u16,
 }
 
-struct Shared {
-    memory: Mapping,
+/// What a pool and the buffers taken from it have in common.
+pub(super) struct Shared {
+    pub(super) memory: Mapping,
     ring: Mapping,
-    slot_bytes: usize,
+    pub(super) slot_bytes: usize,
     tail_bytes: usize,
-    count: u16,
+    pub(super) count: u16,
     /// Next ring position to write; published to the kernel by [`Pool::publish`].
     tail: Cell<u16>,
     /// Buffers the kernel may take now.
-    posted: Cell<u16>,
+    pub(super) posted: Cell<u16>,
     /// Buffers the kernel should have at most.
-    window: Cell<u16>,
+    pub(super) window: Cell<u16>,
+    /// The window at first, and the smallest.
+    pub(super) window_least: u16,
     /// Buffers nobody holds, last freed last.
-    spare: RefCell<Vec<u16>>,
+    pub(super) spare: RefCell<Vec<u16>>,
+    pub(super) heat: Heat,
 }
 
 impl Pool {
@@ -88,7 +95,9 @@ impl Pool {
             tail: Cell::new(0),
             posted: Cell::new(0),
             window: Cell::new(window.min(count)),
+            window_least: window.min(count),
             spare: RefCell::new((0..count).rev().collect()),
+            heat: Heat::new(count),
         };
         Ok(Self {
             shared: Rc::new(shared),
@@ -131,8 +140,9 @@ impl Pool {
     /// Fills the window up and shows the kernel what was posted.
     pub(super) fn publish(&self) {
         let shared = &*self.shared;
+        shared.heat.took_posted(shared.posted.get());
         if shared.posted.get() >= shared.window.get() {
-            return;
+            return shared.heat.showed(shared.posted.get());
         }
         let mut spare = shared.spare.borrow_mut();
         let mut wrote = false;
@@ -141,7 +151,9 @@ impl Pool {
             shared.post(bid);
             wrote = true;
         }
+        shared.heat.showed(shared.posted.get());
         if wrote {
+            shared.heat.took_spare(spare.len());
             let base = shared.ring.start.cast::<BufRingEntry>();
             // SAFETY: the tail lies in the first entry of our mapping, is two-byte aligned, and is
             // only ever accessed as an atomic here and by the kernel.
@@ -156,6 +168,7 @@ impl Pool {
         self.shared
             .posted
             .set(self.shared.posted.get().saturating_sub(1));
+        self.shared.heat.touch(bid, HEADROOM + len);
         Buf {
             pool: Rc::clone(&self.shared),
             bid,
@@ -164,17 +177,23 @@ impl Pool {
         }
     }
 
-    /// Takes spare buffers away from everybody else until they are dropped.
+    /// Takes spare buffers away from everybody else until they are dropped, as if they had been
+    /// received into.
     #[cfg(test)]
     pub(super) fn withhold(&self, count: u16) -> Vec<Buf> {
-        let take = |bid| Buf {
-            pool: Rc::clone(&self.shared),
-            bid,
-            start: HEADROOM as u32,
-            end: HEADROOM as u32,
+        let end = HEADROOM + self.capacity();
+        let take = |bid| {
+            self.shared.heat.touch(bid, end);
+            Buf {
+                pool: Rc::clone(&self.shared),
+                bid,
+                start: HEADROOM as u32,
+                end: end as u32,
+            }
         };
         let mut spare = self.shared.spare.borrow_mut();
         let from = spare.len().saturating_sub(usize::from(count));
+        self.shared.heat.took_spare(from);
         spare.drain(from..).map(take).collect()
     }
 
@@ -189,7 +208,7 @@ impl Shared {
         self.slot_bytes - HEADROOM - self.tail_bytes
     }
 
-    fn slot(&self, bid: u16) -> *mut u8 {
+    pub(super) fn slot(&self, bid: u16) -> *mut u8 {
         debug_assert!(bid < self.count);
         // SAFETY: `bid < count`, so the slot lies inside the mapping.
         unsafe {
@@ -263,6 +282,9 @@ impl Buf {
         let len = self.len();
         let records = len.div_ceil(RECORD_PAYLOAD_MAX);
         let slot = self.pool.slot(self.bid);
+        if records > 1 {
+            self.pool.heat.touch(self.bid, self.pool.slot_bytes);
+        }
         for record in 0..records {
             let payload = (len - record * RECORD_PAYLOAD_MAX).min(RECORD_PAYLOAD_MAX);
             let at = if record == 0 {
@@ -306,6 +328,7 @@ impl Buf {
 impl Drop for Buf {
     fn drop(&mut self) {
         self.pool.spare.borrow_mut().push(self.bid);
+        self.pool.heat.stir();
     }
 }
 
@@ -316,9 +339,9 @@ impl std::fmt::Debug for Buf {
 }
 
 /// Anonymous memory, page aligned, touched only where used.
-struct Mapping {
-    start: *mut u8,
-    bytes: usize,
+pub(super) struct Mapping {
+    pub(super) start: *mut u8,
+    pub(super) bytes: usize,
 }
 
 impl Mapping {

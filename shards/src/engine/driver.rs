@@ -19,6 +19,7 @@ use super::{
     op::{OpKind, SocketId, parse, token},
     socket,
     transmit::Scratch,
+    trim::Tidying,
 };
 use crate::settings::{BufferSettings, Parking};
 
@@ -76,6 +77,9 @@ pub(crate) struct Engine {
     timer_number: u32,
     timer_runs: bool,
     timer_spec: Box<types::Timespec>,
+    pub(super) tidying: Tidying,
+    /// Always has something to read.
+    pub(super) endless: OwnedFd,
 }
 
 /// One completion, copied out of the queue.
@@ -103,11 +107,12 @@ impl Doorbell {
 const RING_ENTRIES: u32 = 1024;
 /// With 8,192 or more the kernel's table of armed operations has its 256 rows, the most there are.
 const COMPLETION_ENTRIES: u32 = 8 * RING_ENTRIES;
-const SMALL_GROUP: u16 = 1;
-const LARGE_GROUP: u16 = 2;
+pub(super) const SMALL_GROUP: u16 = 1;
+pub(super) const LARGE_GROUP: u16 = 2;
 /// Buffers posted at first; grows when receives find none.
 const SMALL_WINDOW: u16 = 64;
 const LARGE_WINDOW: u16 = 2;
+const ENDLESS: libc::c_int = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK | libc::EFD_SEMAPHORE;
 
 impl Engine {
     /// A ring on the calling thread, which must be the one that drives it.
@@ -156,12 +161,15 @@ impl Engine {
             generation: 0,
             in_flight: 0,
             spill_bytes: 0,
-            doorbell: Arc::new(eventfd()?),
+            doorbell: Arc::new(eventfd(0, libc::EFD_CLOEXEC)?),
             doorbell_value: Box::new(0),
             timer: None,
             timer_number: 0,
             timer_runs: false,
             timer_spec: Box::default(),
+            tidying: Tidying::default(),
+            // Each read takes one off: enough for a million crowds.
+            endless: eventfd(u32::MAX, ENDLESS)?,
         };
         engine.listen_doorbell();
         Ok(engine)
@@ -420,6 +428,10 @@ impl Engine {
                 Some(Event::Doorbell)
             }
             OpKind::Watch => self.watched(id, result, flags),
+            OpKind::Withdraw => {
+                self.withdrawn(id.index, flags);
+                None
+            }
             OpKind::Ignore => None,
         }
     }
@@ -488,10 +500,10 @@ impl Drop for Engine {
     }
 }
 
-fn eventfd() -> io::Result<OwnedFd> {
+fn eventfd(count: u32, flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: a plain syscall; the descriptor it returns is ours alone.
     unsafe {
-        let fd = libc::eventfd(0, libc::EFD_CLOEXEC);
+        let fd = libc::eventfd(count, flags);
         if fd < 0 {
             Err(io::Error::last_os_error())
         } else {

@@ -34,6 +34,7 @@ mod splice;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod trim;
 mod unix;
 
 pub(crate) use self::block::{Block, Blocks, Shrunk};

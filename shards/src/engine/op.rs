@@ -14,6 +14,8 @@ pub(super) enum OpKind {
     Ignore = 7,
     /// A poll for errors.
     Watch = 8,
+    /// A read that takes a buffer out of the ring; the slot is the group's number.
+    Withdraw = 9,
 }
 
 impl OpKind {
@@ -94,6 +96,7 @@ pub(super) fn parse(user_data: u64) -> Option<(OpKind, SocketId)> {
         6 => OpKind::Doorbell,
         7 => OpKind::Ignore,
         8 => OpKind::Watch,
+        9 => OpKind::Withdraw,
         _ => return None,
     };
     let index = (user_data & 0xffff_ffff) as u32;
@@ -128,6 +131,7 @@ mod tests {
             OpKind::Send,
             OpKind::Ignore,
             OpKind::Watch,
+            OpKind::Withdraw,
         ] {
             for (index, generation) in [(0, 0), (u32::MAX, GENERATION_MASK), (7, 9)] {
                 let id = SocketId { index, generation };

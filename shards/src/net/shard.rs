@@ -415,6 +415,7 @@ impl Shard {
         self.run_probes();
         self.me_timers();
         self.run_doors();
+        self.engine.tidy(self.now.0);
         if self.drain_until.is_some_and(|until| until <= self.now) {
             self.close_all();
         }
@@ -442,6 +443,7 @@ impl Shard {
             self.drain_until,
             self.probing.next(),
             self.me_deadline(),
+            self.engine.tidy_due(self.now.0).map(Millis),
         ];
         let next = candidates.into_iter().flatten().min();
         // The same for one deadline in every turn; what is overdue was looked at a moment ago.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::settings::{BufferSettings, Parking};
 
-fn few() -> BufferSettings {
+pub(super) fn few() -> BufferSettings {
     BufferSettings {
         small_bytes: 4096,
         small_count: 8,
@@ -61,7 +61,12 @@ fn ping_pong(addr: std::net::SocketAddr) {
 }
 
 /// Readers that do not read until they are told, while others transfer and ping.
-fn stalled_crowd(parking: Parking, buffers: BufferSettings, crowd: u64, bytes: usize) -> Rig {
+pub(super) fn stalled_crowd(
+    parking: Parking,
+    buffers: BufferSettings,
+    crowd: u64,
+    bytes: usize,
+) -> Rig {
     let mut rig = Rig::new(parking, buffers);
     // Else the kernel takes megabytes for a peer that stands still.
     rig.kernel_bytes = 32_768;

@@ -13,6 +13,7 @@ mod rig;
 mod soak;
 mod splice;
 mod transfer;
+mod trim;
 mod wakeups;
 mod watch;
 

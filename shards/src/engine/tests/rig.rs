@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::{SocketAddr, TcpStream},
     os::fd::BorrowedFd,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::SockRef;
@@ -42,6 +42,9 @@ pub(super) struct Rig {
     pub(super) kernel_bytes: usize,
     pub(super) pairs: HashMap<u32, Pair>,
     next_key: u32,
+    /// Memory is looked after as if time passed so many times as fast; 0 is not at all.
+    pub(super) tidies: u128,
+    began: Instant,
     pub(super) seen: Seen,
     watch: Watch,
 }
@@ -117,6 +120,8 @@ impl Rig {
             kernel_bytes: 0,
             pairs: HashMap::new(),
             next_key: 0,
+            tidies: 0,
+            began: Instant::now(),
             seen: Seen::default(),
         }
     }
@@ -140,6 +145,13 @@ impl Rig {
         while let Some(event) = self.engine.next_event() {
             idle = false;
             self.handle(event);
+        }
+        if self.tidies > 0 {
+            let now = u64::try_from(self.began.elapsed().as_millis() * self.tidies);
+            let now = now.expect("a short test");
+            if self.engine.tidy_due(now).is_some() {
+                self.engine.tidy(now);
+            }
         }
         self.seen.most_held = self.seen.most_held.max(self.engine.buffers_held());
         if self.parking == Parking::Executor && idle && !self.engine.is_ready() {

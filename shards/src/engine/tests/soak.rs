@@ -98,6 +98,8 @@ fn soak() {
             let until = Instant::now() + Duration::from_secs_f64(seconds / 4.0);
             let mut rig = Rig::new(parking, tight());
             rig.records = records;
+            // Buffers lose their memory in the middle of everything.
+            rig.tidies = 400;
             // Small kernel buffers make stalls, pauses and spills the rule.
             rig.kernel_bytes = if records { 32_768 } else { 0 };
             let peers = Peers::new(&rig);
