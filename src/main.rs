@@ -14,6 +14,7 @@ mod log_files;
 mod log_output;
 mod logging;
 mod me;
+mod memory;
 mod names;
 mod observations;
 mod plane;

@@ -29,6 +29,7 @@ use crate::{
     live::{Live, LiveStore, Parts},
     logging::Log,
     me::{self, Me},
+    memory,
     names::{self, Names, World},
     observations::ObservationFile,
     plane::{Post, Posted, ShardPlane},
@@ -327,6 +328,9 @@ fn start_control(
     startup.ready();
     announce(loaded, &plane, served);
     shards::host::release_freed_memory();
+    if let Err(error) = memory::keep_small() {
+        return Err((Exit::Host, format!("cannot look after memory: {error}")));
+    }
     if let Err(error) = live.keep_quotas() {
         return Err((Exit::Host, format!("cannot keep used quotas: {error}")));
     }

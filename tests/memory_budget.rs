@@ -1,4 +1,6 @@
-//! `general.direct_relay_buffer_budget_max_bytes`: what stalled clients may hold of the process.
+//! What stalled clients may hold of the process
+//! (`general.direct_relay_buffer_budget_max_bytes`), and that it goes back to the system when they
+//! are gone.
 
 mod support;
 
@@ -90,6 +92,22 @@ async fn stalled_clients_hold_no_more_than_the_budget() {
     let mut newcomer = newcomer.expect("a newcomer is served");
     newcomer.download(MIB).await.expect("a download");
     drop(bound.stalled);
+}
+
+#[tokio::test]
+async fn what_stalled_clients_held_goes_back_when_they_are_gone() {
+    let mut crowd = stall(0).await;
+    until("clients hold much", || {
+        (crowd.growth() > 28 * MIB).then_some(())
+    })
+    .await;
+    crowd.stalled.clear();
+    // Nobody else is served meanwhile: memory goes back without anything to do besides.
+    until("the memory is back", || {
+        (crowd.growth() < 5 * MIB).then_some(())
+    })
+    .await;
+    crowd.served.ping().await.expect("an answer");
 }
 
 #[test]
