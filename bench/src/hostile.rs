@@ -36,6 +36,8 @@ pub struct HostilePlan {
     pub phase: Duration,
     /// Who is in the crowd, in turn.
     pub kinds: Vec<Kind>,
+    /// How long a proxy has to give memory back, once a crowd is gone.
+    pub back: Duration,
     /// Times that the phases come in turn; the first crowd fills the proxy's pools.
     pub rounds: usize,
 }
@@ -48,6 +50,7 @@ impl Default for HostilePlan {
             every: Duration::from_millis(20),
             phase: Duration::from_secs(10),
             kinds: Kind::ALL.to_vec(),
+            back: Duration::from_secs(15),
             rounds: 4,
         }
     }
@@ -75,6 +78,8 @@ pub struct Hostile {
     pub before: Held,
     /// When each crowd is gone.
     pub after: Vec<Held>,
+    /// Some seconds later: what the proxy had to give back, it has given back.
+    pub later: Vec<Held>,
     /// Most descriptors seen during a crowd.
     pub descriptors_most: usize,
     /// Hostile connections that could not even connect.
@@ -90,9 +95,9 @@ impl Hostile {
         median(rounds.map(|(calm, crowd)| of(crowd).p99_us / of(calm).p99_us))
     }
 
-    /// Resident bytes that crowds after the first have left behind.
+    /// Resident bytes that crowds after the first have left behind for good.
     pub fn growth_bytes(&self) -> i64 {
-        let (first, last) = (self.after.first(), self.after.last());
+        let (first, last) = (self.later.first(), self.later.last());
         let rss = |held: Option<&Held>| held.map_or(0, |held| held.rss_bytes.cast_signed());
         rss(last) - rss(first)
     }
@@ -119,10 +124,12 @@ impl std::fmt::Display for Hostile {
         )?;
         writeln!(
             f,
-            "round  through: calm  crowd  ratio  seen: calm  crowd  ratio  RSS after MiB  descriptors"
+            "round  through: calm  crowd  ratio  seen: calm  crowd  ratio  \
+             RSS after MiB  later MiB  descriptors"
         )?;
-        let rounds = self.calm.iter().zip(&self.crowd).zip(&self.after);
-        for (round, ((calm, crowd), after)) in (1..).zip(rounds) {
+        let held = self.after.iter().zip(&self.later);
+        let rounds = self.calm.iter().zip(&self.crowd).zip(held);
+        for (round, ((calm, crowd), (after, later))) in (1..).zip(rounds) {
             write!(f, "{round:>5}")?;
             for (width, calm, crowd) in [
                 (13, calm.through, crowd.through),
@@ -132,8 +139,9 @@ impl std::fmt::Display for Hostile {
                 let ratio = crowd / calm;
                 write!(f, "  {calm:>width$.0}  {crowd:>5.0}  {ratio:>5.2}")?;
             }
-            let (rss, held) = (mib(after.rss_bytes), after.descriptors);
-            writeln!(f, "  {rss:>13.1}  {held:>11}")?;
+            let (rss, later) = (mib(after.rss_bytes), mib(later.rss_bytes));
+            let held = after.descriptors;
+            writeln!(f, "  {rss:>13.1}  {later:>9.1}  {held:>11}")?;
         }
         let (before, most) = (self.before, self.descriptors_most);
         writeln!(
@@ -181,6 +189,7 @@ pub fn hostile(
         crowd: Vec::new(),
         before,
         after: Vec::new(),
+        later: Vec::new(),
         descriptors_most: 0,
         refused: 0,
         gone_secs: 0.0,
@@ -209,6 +218,8 @@ pub fn hostile(
         all.gone_secs = left.elapsed().as_secs_f64();
         std::thread::sleep(SETTLE);
         all.after.push(held(target)?);
+        std::thread::sleep(plan.back);
+        all.later.push(held(target)?);
     }
     Ok(all)
 }

@@ -31,6 +31,9 @@ pub(super) struct HostileArgs {
     /// Seconds of each phase.
     #[arg(long, default_value_t = 10)]
     secs: u64,
+    /// Seconds from the end of a crowd until what is left of it is looked at once more.
+    #[arg(long, default_value_t = 15)]
+    back_secs: u64,
     /// How the clients speak.
     #[arg(long, value_enum, default_value = "ee")]
     mode: ModeArg,
@@ -85,6 +88,7 @@ pub(super) fn hostile_crowd(args: &HostileArgs) -> Outcome {
         every: Duration::from_millis(args.every_ms.max(1)),
         phase: Duration::from_secs(args.secs.max(1)),
         kinds: args.kinds(),
+        back: Duration::from_secs(args.back_secs),
         rounds: args.common.rounds.max(2),
     };
     if plan.kinds.is_empty() {
