@@ -6,8 +6,7 @@ use super::{
     super::{crypto::HmacKey, reader::Writer, secret::Secret},
     client_hello::{CLIENT_HELLO, RANDOM_AT},
     hello_fields::{
-        ALPN, KEY_SHARE, MLKEM_SHARE_BYTES, SERVER_NAME, SUPPORTED_VERSIONS, TLS13, X25519,
-        X25519_MLKEM768,
+        ALPN, KEY_SHARE, SERVER_NAME, SUPPORTED_VERSIONS, TLS13, X25519, X25519_MLKEM768,
     },
 };
 
@@ -36,7 +35,11 @@ pub fn build_hello(
     let mut out = Vec::with_capacity(2048);
     let mut grease = [0; 7];
     random(&mut grease);
-    let grease = grease.map(|seed| u16::from_be_bytes([seed & 0xf0 | 0x0a; 2]));
+    let mut grease = grease.map(|seed| u16::from_be_bytes([seed & 0xf0 | 0x0a; 2]));
+    // Two extensions of one kind would be an error.
+    if grease[4] == grease[1] {
+        grease[4] ^= 0x1010;
+    }
     let mut w = Writer::new(&mut out);
     w.bytes(&[0x16, 0x03, 0x01]).block::<2>(|w| {
         w.u8(CLIENT_HELLO).block::<3>(|w| {
@@ -83,7 +86,7 @@ fn classic(w: &mut Writer<'_>, domain: &str, grease: &[u16; 7], random: &mut dyn
     extension(w, 0x0005, &[1, 0, 0, 0, 0]);
     extension(w, 0x000d, &SIGNATURES_CLASSIC);
     extension(w, 0x0012, &[]);
-    key_share(w, grease[2], &[(X25519, 32)], random);
+    key_share(w, grease[2], &[X25519], random);
     extension(w, 0x002d, &[1, 1]);
     versions(w, grease[3]);
     extension(w, 0x001b, &[2, 0, 2]);
@@ -102,8 +105,7 @@ fn post_quantum(
     extension(w, grease[1], &[]);
     extension(w, 0x002d, &[1, 1]);
     extension(w, 0x44cd, &[0, 3, 2, b'h', b'2']);
-    let shares = [(X25519_MLKEM768, MLKEM_SHARE_BYTES), (X25519, 32)];
-    key_share(w, grease[2], &shares, random);
+    key_share(w, grease[2], &[X25519_MLKEM768, X25519], random);
     alpn(w);
     extension(w, 0x0017, &[]);
     server_name(w, domain);
@@ -158,18 +160,16 @@ fn groups(w: &mut Writer<'_>, groups: &[u16]) {
     });
 }
 
-fn key_share(
-    w: &mut Writer<'_>,
-    grease: u16,
-    shares: &[(u16, usize)],
-    random: &mut dyn FnMut(&mut [u8]),
-) {
+fn key_share(w: &mut Writer<'_>, grease: u16, shares: &[u16], random: &mut dyn FnMut(&mut [u8])) {
     w.u16_be(KEY_SHARE).block::<2>(|w| {
         w.block::<2>(|w| {
             w.u16_be(grease).bytes(&[0, 1, 0]);
-            for &(group, bytes) in shares {
+            for &group in shares {
                 w.u16_be(group).block::<2>(|w| {
-                    w.fill(bytes, random);
+                    if group == X25519_MLKEM768 {
+                        encapsulation_key(w, random);
+                    }
+                    w.fill(32, random);
                 });
             }
         });
@@ -182,6 +182,21 @@ fn versions(w: &mut Writer<'_>, grease: u16) {
             w.u16_be(grease).u16_be(TLS13).u16_be(0x0303);
         });
     });
+}
+
+/// An ML-KEM-768 encapsulation key: 768 numbers below 3329 of 12 bits each, which servers check
+/// (FIPS 203, 7.2), and 32 bytes.
+pub(super) fn encapsulation_key(w: &mut Writer<'_>, random: &mut dyn FnMut(&mut [u8])) {
+    let mut draws = [0; 2 * 768];
+    random(&mut draws);
+    let (fours, _) = draws.as_chunks::<4>();
+    for &[a, b, c, d] in fours {
+        let [low, high] = [[a, b], [c, d]].map(|draw| u16::from_le_bytes(draw) % 3329);
+        let packed = u32::from(low) | u32::from(high) << 12;
+        let [x, y, z, _] = packed.to_le_bytes();
+        w.bytes(&[x, y, z]);
+    }
+    w.fill(32, random);
 }
 
 /// GREASE ECH: HKDF-SHA256, AES-128-GCM, an X25519 key and a payload of one of four lengths.
@@ -268,9 +283,46 @@ mod tests {
     }
 
     #[test]
+    fn no_extension_comes_twice() {
+        for seed in 0..=255 {
+            let hello = build("www.example.com", HelloKind::PostQuantum, seed);
+            let mut kinds = Vec::new();
+            // Behind the suites, the compression and the list's length.
+            let mut at = 78 + 32 + 2 + 2;
+            while at < hello.len() {
+                kinds.push([hello[at], hello[at + 1]]);
+                at += 4 + usize::from(u16::from_be_bytes([hello[at + 2], hello[at + 3]]));
+            }
+            let all = kinds.len();
+            kinds.sort_unstable();
+            kinds.dedup();
+            assert_eq!((kinds.len(), at), (all, hello.len()), "{seed}");
+        }
+    }
+
+    #[test]
     fn length_fields_agree() {
         let hello = build("www.example.com", HelloKind::PostQuantum, 3);
         let record = usize::from(u16::from_be_bytes([hello[3], hello[4]]));
         assert_eq!(record + 5, hello.len());
+    }
+
+    #[test]
+    fn numbers_of_the_post_quantum_key_are_in_range() {
+        let mut key = Vec::new();
+        let mut next = 1_u32;
+        let mut random = |out: &mut [u8]| {
+            for byte in out {
+                next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = (next >> 24) as u8;
+            }
+        };
+        encapsulation_key(&mut Writer::new(&mut key), &mut random);
+        assert_eq!(key.len(), 1184);
+        let (threes, _) = key[..1152].as_chunks::<3>();
+        for &[a, b, c] in threes {
+            let packed = u32::from_le_bytes([a, b, c, 0]);
+            assert!(packed & 0xfff < 3329 && packed >> 12 < 3329);
+        }
     }
 }

@@ -8,7 +8,9 @@
 use super::{
     super::reader::Writer,
     client_hello::{AlpnOffer, CLIENT_HELLO},
-    hello_builder::{SIGNATURES_POST_QUANTUM, encrypted_client_hello, extension, server_name},
+    hello_builder::{
+        SIGNATURES_POST_QUANTUM, encapsulation_key, encrypted_client_hello, extension, server_name,
+    },
     hello_fields::{ALPN, KEY_SHARE, SUPPORTED_VERSIONS, TLS13, X25519, X25519_MLKEM768},
 };
 
@@ -249,21 +251,6 @@ fn shares(
     });
 }
 
-/// An ML-KEM-768 encapsulation key: 768 numbers below 3329 of 12 bits each, which servers check
-/// (FIPS 203, 7.2), and 32 bytes.
-fn encapsulation_key(w: &mut Writer<'_>, random: &mut dyn FnMut(&mut [u8])) {
-    let mut draws = [0; 2 * 768];
-    random(&mut draws);
-    let (fours, _) = draws.as_chunks::<4>();
-    for &[a, b, c, d] in fours {
-        let [low, high] = [[a, b], [c, d]].map(|draw| u16::from_le_bytes(draw) % 3329);
-        let packed = u32::from(low) | u32::from(high) << 12;
-        let [x, y, z, _] = packed.to_le_bytes();
-        w.bytes(&[x, y, z]);
-    }
-    w.fill(32, random);
-}
-
 fn shuffle(list: &mut [Vec<u8>], random: &mut dyn FnMut(&mut [u8])) {
     for at in (1..list.len()).rev() {
         let mut draw = [0; 4];
@@ -374,24 +361,5 @@ mod tests {
             hello[110..120].to_vec()
         };
         assert!((4..40).any(|seed| order(seed) != order(3)));
-    }
-
-    #[test]
-    fn numbers_of_the_post_quantum_key_are_in_range() {
-        let mut key = Vec::new();
-        let mut next = 1_u32;
-        let mut random = |out: &mut [u8]| {
-            for byte in out {
-                next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                *byte = (next >> 24) as u8;
-            }
-        };
-        encapsulation_key(&mut Writer::new(&mut key), &mut random);
-        assert_eq!(key.len(), 1184);
-        let (threes, _) = key[..1152].as_chunks::<3>();
-        for &[a, b, c] in threes {
-            let packed = u32::from_le_bytes([a, b, c, 0]);
-            assert!(packed & 0xfff < 3329 && packed >> 12 < 3329);
-        }
     }
 }
