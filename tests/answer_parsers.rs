@@ -12,7 +12,13 @@ use std::{
     thread,
 };
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore,
+    crypto::{
+        SupportedKxGroup,
+        aws_lc_rs::{self, kx_group},
+    },
+};
 use shards::proto::{
     crypto::HmacKey,
     faketls::{
@@ -33,14 +39,14 @@ struct Case {
     flight_bytes: usize,
 }
 
-/// All that may be answered to a client with X25519.
-fn cases() -> Vec<Case> {
+/// All that may be answered with this group.
+fn cases(group: Group) -> Vec<Case> {
     let mut cases = Vec::new();
     for suite in [0x1301, 0x1302, 0x1303] {
         for (key_share_first, flight_bytes) in [(false, 1024), (true, 10_000)] {
             cases.push(Case {
                 suite,
-                group: Group::X25519,
+                group,
                 key_share_first,
                 flight_bytes,
             });
@@ -98,7 +104,7 @@ fn openssl_reads_the_server_hello_and_fails_to_decrypt() {
     let Some(openssl) = servers::find("openssl") else {
         return;
     };
-    for case in cases() {
+    for case in cases(Group::X25519) {
         let output = Command::new(&openssl)
             .args(["s_client", "-msg", "-groups", "X25519", "-connect"])
             .arg(server(case).to_string())
@@ -115,10 +121,11 @@ fn openssl_reads_the_server_hello_and_fails_to_decrypt() {
     }
 }
 
-/// What rustls says to the answer.
-fn rustls_says(case: Case) -> rustls::Error {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+/// What rustls says to the answer; it offers this group and no other.
+fn rustls_says(case: Case, offers: &'static dyn SupportedKxGroup) -> rustls::Error {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![offers];
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(RootCertStore::empty())
@@ -139,22 +146,21 @@ fn rustls_says(case: Case) -> rustls::Error {
 
 #[test]
 fn rustls_reads_the_server_hello_and_fails_to_decrypt() {
-    for case in cases() {
-        assert_eq!(rustls_says(case), rustls::Error::DecryptError, "{case:?}");
+    let (x25519, hybrid) = (kx_group::X25519, kx_group::X25519MLKEM768);
+    for (group, offers) in [(Group::X25519, x25519), (Group::Hybrid, hybrid)] {
+        for case in cases(group) {
+            let said = rustls_says(case, offers);
+            assert_eq!(said, rustls::Error::DecryptError, "{case:?}");
+        }
     }
 }
 
 #[test]
-fn rustls_reads_the_post_quantum_answer_as_one_it_has_not_asked_for() {
-    for key_share_first in [false, true] {
-        let case = Case {
-            suite: 0x1301,
-            group: Group::Hybrid,
-            key_share_first,
-            flight_bytes: 3000,
-        };
-        // Its provider offers no such share; a hello that is no hello would be another error.
+fn rustls_tells_a_group_that_it_has_not_asked_for() {
+    // What is not read as another group would be another error.
+    for case in cases(Group::Hybrid) {
+        let said = rustls_says(case, kx_group::X25519);
         let want = rustls::PeerMisbehaved::WrongGroupForKeyShare;
-        assert_eq!(rustls_says(case), rustls::Error::PeerMisbehaved(want));
+        assert_eq!(said, rustls::Error::PeerMisbehaved(want), "{case:?}");
     }
 }

@@ -1,4 +1,6 @@
-//! Hellos of genuine clients with another list of application protocols.
+//! Hellos of genuine clients with another list of application protocols; hellos of others, signed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use shards::proto::{
     crypto::HmacKey,
@@ -43,12 +45,28 @@ pub(crate) fn with_alpn(hello: &[u8], secret: &Secret, body: Option<&[u8]>) -> V
     // The handshake's length has three bytes, of which the first stays zero.
     out[7..9].copy_from_slice(&length(bytes - 9));
     out[list..list + 2].copy_from_slice(&length(bytes - list - 2));
-    let mut random = key.mac(&[&out]);
+    sign(&mut out, &key, date);
+    out
+}
+
+/// A hello of anybody's, signed now.
+pub(crate) fn signed(hello: &[u8], secret: &Secret) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("a date").as_secs();
+    let mut out = hello.to_vec();
+    zero_random(&mut out);
+    let date = u32::try_from(now).expect("a date before 2106");
+    sign(&mut out, &HmacKey::new(secret), date);
+    out
+}
+
+/// `hello` has no random yet.
+fn sign(hello: &mut [u8], key: &HmacKey, date: u32) {
+    let mut random = key.mac(&[hello]);
     for (byte, date) in random[28..].iter_mut().zip(date.to_le_bytes()) {
         *byte ^= date;
     }
-    out[RANDOM_AT..RANDOM_AT + 32].copy_from_slice(&random);
-    out
+    hello[RANDOM_AT..RANDOM_AT + 32].copy_from_slice(&random);
 }
 
 fn length(bytes: usize) -> [u8; 2] {

@@ -113,8 +113,8 @@ fn conf(dir: &Path, addr: SocketAddr, versions: &str, more: &str) -> String {
     )
 }
 
-/// Writes `key.pem` and `certificates.pem`.
-fn make(openssl: &Path, dir: &Path, certificate: Certificate) {
+/// Writes `key.pem` and `certificates.pem` into `dir`.
+pub(crate) fn make(openssl: &Path, dir: &Path, certificate: Certificate) {
     let key = dir.join("key.pem");
     let extra = match certificate {
         Certificate::Rsa => 0,
