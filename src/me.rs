@@ -160,6 +160,7 @@ impl Me {
         let asker = Asker {
             nat: Arc::clone(&nat),
             download: world.straight,
+            out: parts.out,
             asking: world.asking,
             local: world.local,
             tell: tell.clone(),

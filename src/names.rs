@@ -2,8 +2,8 @@
 //! the shards, which never resolve.
 //!
 //! A name keeps its last good answer. Pins (`network.dns_overrides`) win over answers for their
-//! port. Not here: which names there are (`wiring`), what is done with addresses (`shards`).
-//! Source: protocol.md 7.3.
+//! port, and a name whose ports are all pinned is not asked for. Not here: which names there are
+//! (`wiring`), what is done with addresses (`shards`). Source: protocol.md 7.3.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shards::settings::{Host, NameTable};
+use shards::settings::{Host, HostPort, NameTable};
 
 use crate::config::kinds::DnsPin;
 
@@ -63,6 +63,8 @@ struct State {
 struct Entry {
     /// Configuration keys that name it, each once.
     keys: Vec<String>,
+    /// Ports on it that they name, each once.
+    ports: Vec<u16>,
     addresses: Vec<IpAddr>,
     /// When it is looked up again, or is complained of while it is being looked up.
     due: Instant,
@@ -109,11 +111,11 @@ impl Names {
 
     /// Keeps these names resolved from now on, beside those of earlier calls; each comes behind the
     /// configuration key that it is from. Addresses are left out: they mean themselves.
-    pub(crate) fn watch(&self, hosts: impl IntoIterator<Item = (String, Host)>) {
+    pub(crate) fn watch(&self, hosts: impl IntoIterator<Item = (String, HostPort)>) {
         let mut state = self.0.state();
-        for (key, host) in hosts {
-            if let Host::Name(name) = host {
-                state.watch(&name, key, Instant::now());
+        for (key, at) in hosts {
+            if let Host::Name(name) = at.host {
+                state.watch(&name, at.port, key, Instant::now());
             }
         }
         self.0.bell.notify_all();
@@ -185,9 +187,10 @@ impl Shared {
 }
 
 impl State {
-    fn watch(&mut self, name: &str, key: String, now: Instant) {
+    fn watch(&mut self, name: &str, port: u16, key: String, now: Instant) {
         let entry = self.hosts.entry(name.to_owned()).or_insert_with(|| Entry {
             keys: Vec::new(),
+            ports: Vec::new(),
             addresses: Vec::new(),
             due: now,
             looking: false,
@@ -195,6 +198,9 @@ impl State {
         });
         if !entry.keys.contains(&key) {
             entry.keys.push(key);
+        }
+        if !entry.ports.contains(&port) {
+            entry.ports.push(port);
         }
     }
 
@@ -210,7 +216,7 @@ impl State {
             if entry.looking {
                 entry.due = now + REFRESH;
                 entry.failed(name, "no answer within 5 s");
-            } else if room > 0 {
+            } else if room > 0 && !entry.is_pinned(name, &self.pins) {
                 room -= 1;
                 entry.looking = true;
                 entry.due = now + PATIENCE;
@@ -260,12 +266,22 @@ impl State {
     fn next_due(&self) -> Option<Instant> {
         let looking = self.hosts.values().filter(|entry| entry.looking).count();
         let room = looking < LOOKUPS_MAX;
-        let waiting = self.hosts.values().filter(|entry| room || entry.looking);
-        waiting.map(|entry| entry.due).min()
+        let waiting = self
+            .hosts
+            .iter()
+            .filter(|(name, entry)| entry.looking || (room && !entry.is_pinned(name, &self.pins)));
+        waiting.map(|(_, entry)| entry.due).min()
     }
 }
 
 impl Entry {
+    /// Whether nobody needs an answer: each port has a pin.
+    fn is_pinned(&self, name: &str, pins: &[DnsPin]) -> bool {
+        let here = |pin: &&DnsPin| Host::new(&pin.host).name() == Some(name);
+        let has_pin = |port: &u16| pins.iter().filter(here).any(|pin| pin.port == *port);
+        self.ports.iter().all(has_pin)
+    }
+
     fn failed_at(&mut self, now: Instant, name: &str, why: &str) {
         self.failed(name, why);
         let pause = RETRY.saturating_mul(1 << (self.failures - 1).min(10));
@@ -359,7 +375,7 @@ mod tests {
             stopping: false,
         };
         for name in names {
-            state.watch(name, "censorship.mask_host".to_owned(), now);
+            state.watch(name, 443, "censorship.mask_host".to_owned(), now);
         }
         state
     }
@@ -382,7 +398,7 @@ mod tests {
             ip: ip("192.0.2.9"),
         }]);
         let hosts = ["Mask.example", "192.0.2.5", "no.example"];
-        names.watch(hosts.map(|host| (String::new(), Host::new(host))));
+        names.watch(hosts.map(|host| (String::new(), HostPort::new(host, 443))));
         let wanted = ["mask.example:443", "pinned.example:443"].map(|at| at.parse().unwrap());
         loop {
             let table = told
@@ -418,7 +434,7 @@ mod tests {
         let now = Instant::now();
         let mut state = state(&["a.example"], now);
         for key in ["upstreams[2].address", "censorship.mask_host"] {
-            state.watch("a.example", key.to_owned(), now);
+            state.watch("a.example", 443, key.to_owned(), now);
         }
         let complaint = |state: &State| state.hosts["a.example"].complaint("a.example", "why");
         let keys = "censorship.mask_host, upstreams[2].address";
@@ -441,6 +457,27 @@ mod tests {
         assert!(state.take_due(late).is_empty());
         state.answered("n0.example", Ok(vec![ip("192.0.2.1")]), late);
         assert_eq!(state.take_due(late).len(), 1);
+    }
+
+    #[test]
+    fn names_are_looked_up_for_ports_without_a_pin_only() {
+        let now = Instant::now();
+        let mut state = state(&["a.example", "b.example"], now);
+        let pin = |port| DnsPin {
+            host: "A.Example.".to_owned(),
+            port,
+            ip: ip("192.0.2.9"),
+        };
+        state.pins = vec![pin(443), pin(80)];
+        assert_eq!(state.take_due(now), ["b.example"]);
+        assert_eq!(state.next_due(), Some(now + PATIENCE), "of the other one");
+        state.watch("a.example", 8443, "upstreams[0].address".to_owned(), now);
+        assert_eq!(state.next_due(), Some(now));
+        state.pins.push(pin(8443));
+        assert!(state.take_due(now).is_empty());
+        // A reload that takes the pins away.
+        state.pins.truncate(2);
+        assert_eq!(state.take_due(now), ["a.example"]);
     }
 
     #[test]

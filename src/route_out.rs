@@ -194,6 +194,13 @@ impl RouteOut {
         }
     }
 
+    /// What `network.dns_overrides` has for a server written as `host:port`.
+    pub(crate) fn pinned_addr(&self, server: &str) -> Option<SocketAddr> {
+        let server: HostPort = server.parse().ok()?;
+        let ip = self.pinned(&server)?;
+        Some(SocketAddr::new(ip, server.port))
+    }
+
     fn pinned(&self, host: &HostPort) -> Option<IpAddr> {
         host.host.name()?;
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,6 +14,7 @@ use super::{
     nat::Nat,
     stun::{self, Asking},
 };
+use crate::route_out::RouteOut;
 
 /// Failed rounds and live servers are to be forgotten.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Reset;
 pub(super) struct Asker {
     pub(super) nat: Arc<Mutex<Nat>>,
     pub(super) download: Arc<dyn Download>,
+    /// Knows the pinned names.
+    pub(super) out: Arc<RouteOut>,
     pub(super) asking: Asking,
     pub(super) local: fn(bool) -> Option<IpAddr>,
     pub(super) tell: Sender<Input>,
@@ -71,7 +74,8 @@ impl Asker {
             let nat = self.nat();
             (nat.servers(ipv6).to_vec(), nat.sources().concurrency)
         };
-        let round = stun::round(&servers, ipv6, concurrency, self.asking);
+        let pinned = |server: &str| self.out.pinned_addr(server);
+        let round = stun::round(&servers, ipv6, concurrency, self.asking, pinned);
         let (answers, asked) = (round.answers.len(), servers.len());
         let (before, after) = {
             let mut nat = self.nat();

@@ -46,9 +46,19 @@ impl Asking {
 }
 
 /// Asks all `servers`, at most `concurrency` at a time. Ends when all have answered or had their
-/// time; servers whose name takes longer to resolve than that are given up.
-pub(crate) fn round(servers: &[String], ipv6: bool, concurrency: usize, asking: Asking) -> Round {
-    let queue: Vec<(usize, String)> = servers.iter().cloned().enumerate().rev().collect();
+/// time; servers whose name takes longer to resolve than that are given up. Those that `pinned` has
+/// an address for are not resolved.
+pub(crate) fn round(
+    servers: &[String],
+    ipv6: bool,
+    concurrency: usize,
+    asking: Asking,
+    pinned: impl Fn(&str) -> Option<SocketAddr>,
+) -> Round {
+    let pairs = servers
+        .iter()
+        .map(|server| (server.clone(), pinned(server)));
+    let queue: Vec<_> = pairs.enumerate().rev().collect();
     let queue = Arc::new(Mutex::new(queue));
     let (tell, answers) = mpsc::channel();
     let workers = concurrency.clamp(1, servers.len().max(1));
@@ -56,8 +66,8 @@ pub(crate) fn round(servers: &[String], ipv6: bool, concurrency: usize, asking: 
         let (queue, tell) = (Arc::clone(&queue), tell.clone());
         let body = move || {
             let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            while let Some((at, server)) = next() {
-                let answer = ask(&server, ipv6, asking);
+            while let Some((at, (server, pin))) = next() {
+                let answer = ask(&server, pin, ipv6, asking);
                 if let Err(error) = &answer {
                     tracing::debug!(%server, %error, "no STUN answer");
                 }
@@ -96,13 +106,21 @@ pub(crate) fn round(servers: &[String], ipv6: bool, concurrency: usize, asking: 
     }
 }
 
-/// The address one server sees.
+/// The address one server sees. With a `pin` its name is not resolved.
 ///
 /// # Errors
 /// The last failure: no such name, no answer in time, an answer that is not to be believed.
-fn ask(server: &str, ipv6: bool, asking: Asking) -> io::Result<SocketAddr> {
-    let mut addrs = server.to_socket_addrs()?;
-    let Some(addr) = addrs.find(|addr| addr.is_ipv6() == ipv6) else {
+fn ask(
+    server: &str,
+    pin: Option<SocketAddr>,
+    ipv6: bool,
+    asking: Asking,
+) -> io::Result<SocketAddr> {
+    let addrs = match pin {
+        Some(addr) => vec![addr],
+        None => server.to_socket_addrs()?.collect(),
+    };
+    let Some(addr) = addrs.into_iter().find(|addr| addr.is_ipv6() == ipv6) else {
         let family = if ipv6 { "IPv6" } else { "IPv4" };
         return Err(io::Error::other(format!("has no {family} address")));
     };
@@ -278,7 +296,7 @@ mod tests {
                 answer(request, seen),
             ]
         });
-        assert_eq!(ask(&server, false, hasty(false)).unwrap(), seen);
+        assert_eq!(ask(&server, None, false, hasty(false)).unwrap(), seen);
     }
 
     #[test]
@@ -290,7 +308,7 @@ mod tests {
         });
         let mut asking = hasty(false);
         asking.step = Duration::from_millis(600);
-        assert_eq!(ask(&server, false, asking).unwrap(), seen);
+        assert_eq!(ask(&server, None, false, asking).unwrap(), seen);
     }
 
     #[test]
@@ -309,7 +327,7 @@ mod tests {
             socket.write_all(&message[7..]).unwrap();
         });
         // Nobody has the UDP port: the system may say so at once.
-        assert_eq!(ask(&server, false, hasty(true)).unwrap(), seen);
+        assert_eq!(ask(&server, None, false, hasty(true)).unwrap(), seen);
     }
 
     #[test]
@@ -322,9 +340,9 @@ mod tests {
             (&addr.to_string(), true),
             (&silent(), false),
         ] {
-            assert!(ask(server, false, hasty(tcp)).is_err(), "{server}");
+            assert!(ask(server, None, false, hasty(tcp)).is_err(), "{server}");
         }
-        let error = ask(&says("9.9.9.9:1"), true, hasty(false)).unwrap_err();
+        let error = ask(&says("9.9.9.9:1"), None, true, hasty(false)).unwrap_err();
         assert!(error.to_string().contains("no IPv6 address"), "{error}");
     }
 
@@ -337,10 +355,22 @@ mod tests {
             says("9.9.9.9:3"),
         ];
         for concurrency in [1, 8] {
-            let round = round(&servers, false, concurrency, hasty(false));
+            let round = round(&servers, false, concurrency, hasty(false), |_| None);
             let names: Vec<&String> = round.answers.iter().map(|(name, _)| name).collect();
             assert_eq!(names, [&servers[0], &servers[2], &servers[3]]);
         }
-        assert!(round(&[], false, 8, hasty(false)).answers.is_empty());
+        let nobody = round(&[], false, 8, hasty(false), |_| None);
+        assert!(nobody.answers.is_empty());
+    }
+
+    #[test]
+    fn pinned_servers_are_asked_at_their_pin() {
+        let server = says("9.9.9.9:1");
+        // Nobody resolves these names.
+        let servers = ["a.invalid:3478".to_owned(), "b.invalid:3478".to_owned()];
+        let pinned = |name: &str| (name == servers[1]).then(|| server.parse().unwrap());
+        let round = round(&servers, false, 8, hasty(false), pinned);
+        let names: Vec<&String> = round.answers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&servers[1]]);
     }
 }

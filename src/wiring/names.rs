@@ -1,6 +1,6 @@
 //! The host names that have to be resolved for the shards.
 
-use shards::settings::Host;
+use shards::settings::HostPort;
 
 use super::{mask, upstream};
 use crate::{
@@ -10,10 +10,9 @@ use crate::{
 
 /// Every host that a shard may connect to, behind the key that it is from; addresses may be among
 /// them.
-pub(crate) fn hosts(config: &Config) -> impl Iterator<Item = (String, Host)> {
+pub(crate) fn hosts(config: &Config) -> impl Iterator<Item = (String, HostPort)> {
     let targets = mask::targets(config).into_iter();
-    let all = targets.chain(upstream::servers(config));
-    all.map(|(key, at)| (key, at.host))
+    targets.chain(upstream::servers(config))
 }
 
 /// Which addresses of a host are of use.
@@ -40,8 +39,10 @@ mod tests {
              [access.users]\nalice = \"3f1c0e5ab2d94c7786f0a1b2c3d4e5f6\"\n"
         );
         let config = parse(Path::new("config.toml"), text).unwrap().config;
-        let named = hosts(&config).filter(|(_, host)| host.name().is_some());
-        let mut all: Vec<String> = named.map(|(key, host)| format!("{key} {host}")).collect();
+        let named = hosts(&config).filter(|(_, at)| at.host.name().is_some());
+        let mut all: Vec<String> = named
+            .map(|(key, at)| format!("{key} {}", at.host))
+            .collect();
         all.sort();
         all
     }

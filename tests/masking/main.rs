@@ -2,12 +2,14 @@
 //!
 //! `probes.rs` compares byte by byte with a real nginx, `tools.rs` does so with other people's
 //! programs, a browser among them; `splice.rs` has a mask host that tells what it got, `targets.rs`
-//! is about which mask host it is, `headers.rs` about what it is told of who came. Not here: who is
-//! a stranger (`tests/faketls.rs`, `direct.rs`), but for what clients offer in `alpn.rs`.
+//! is about which mask host it is, `pins.rs` about names that nobody is asked for, `headers.rs`
+//! about what it is told of who came. Not here: who is a stranger (`tests/faketls.rs`,
+//! `direct.rs`), but for what clients offer in `alpn.rs`.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod alpn;
 mod headers;
+mod pins;
 mod probes;
 mod site;
 mod splice;
