@@ -78,6 +78,26 @@ pub(crate) fn open(plan: Plan) -> io::Result<Lines> {
     Ok(lines)
 }
 
+/// The file that a log at `path` goes to: behind symbolic links, also to a file that is not there
+/// yet. It is put aside in its own directory, and the links stay. `path` itself where they lead to
+/// something else, such as a terminal.
+pub(crate) fn behind_links(path: &Path) -> PathBuf {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() => fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut at = path.to_owned();
+            for _ in 0..LINKS_MAX {
+                let (Some(dir), Ok(next)) = (at.parent(), fs::read_link(&at)) else {
+                    break;
+                };
+                at = dir.join(next);
+            }
+            at
+        }
+        _ => path.to_owned(),
+    }
+}
+
 fn look_after(files: &Weak<Mutex<LogFiles>>, every: Duration) {
     loop {
         thread::sleep(every);
@@ -341,6 +361,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 const LOOK_SHORTEST: Duration = Duration::from_secs(1);
 const LOOK_LONGEST: Duration = Duration::from_secs(60);
 const DIGITS_MAX: usize = 18;
+/// As many as the system follows.
+const LINKS_MAX: usize = 40;
 
 #[cfg(test)]
 mod tests;

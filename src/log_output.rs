@@ -102,8 +102,13 @@ pub(crate) fn open(destination: &Destination) -> Result<Output, OutputError> {
 }
 
 fn file(path: &Path, destination: &Destination) -> Result<(NonBlocking, WorkerGuard), OutputError> {
-    let name = path.file_name().ok_or(OutputError::NoPath)?;
-    let directory = path.parent().unwrap_or(Path::new("."));
+    // Files of a period are new ones at any rate, beside whatever is at the path.
+    let real = match destination.rotation {
+        LogRotation::Never => log_files::behind_links(path),
+        _ => path.to_owned(),
+    };
+    let name = real.file_name().ok_or(OutputError::NoPath)?;
+    let directory = real.parent().unwrap_or(Path::new("."));
     let plan = Plan {
         dir: directory.to_owned(),
         prefix: name.to_string_lossy().into_owned(),

@@ -240,13 +240,14 @@ async fn old_and_many_log_files_go_and_foreign_ones_stay() {
 async fn a_rotation_that_fails_keeps_the_old_file_and_is_told_once() {
     let dc = fake_dc();
     let dir = tempfile::tempdir().unwrap();
-    let target = dir.path().join("elsewhere.txt");
-    File::create(&target).unwrap();
-    std::os::unix::fs::symlink(&target, dir.path().join("own.log")).unwrap();
+    let (path, target) = (dir.path().join("own.log"), dir.path().join("elsewhere.txt"));
     let proxy = Config::new(dc.addr())
         .arg(&log_file(dir.path()))
-        .arg("--log-max-size-bytes=500")
+        .arg("--log-max-size-bytes=3000")
         .start();
+    // Moved away under its eyes, with a link to find it by.
+    fs::rename(&path, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
     make_noise(&proxy).await;
     let want: Vec<i16> = (1000..1000 + NOTED).collect();
     wait_until("every line is written", || {
@@ -257,4 +258,32 @@ async fn a_rotation_that_fails_keeps_the_old_file_and_is_told_once() {
     let told = said.lines().filter(|line| line.contains("no new log file"));
     assert_eq!(told.count(), 1, "{said}");
     assert_eq!(names(dir.path()), ["own.log"]);
+}
+
+#[tokio::test]
+async fn a_link_stays_and_what_it_leads_to_is_rotated_in_its_place() {
+    let dc = fake_dc();
+    let dir = tempfile::tempdir().unwrap();
+    // Neither the file nor its directory is there yet.
+    let (link, store) = (dir.path().join("current"), dir.path().join("store"));
+    std::os::unix::fs::symlink("store/own.log", &link).unwrap();
+    let mut proxy = Config::new(dc.addr())
+        .arg(&format!("--log-file={}", link.display()))
+        .arg("--log-max-size-bytes=1000")
+        .start();
+    make_noise(&proxy).await;
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_end().1, Some(0));
+    let rotated = names(&store).len() - 1;
+    assert!(rotated >= 4, "{:?}", names(&store));
+    let numbered = (1..=rotated).map(|number| format!("own.log.{number}"));
+    let all: String = numbered
+        .chain(["own.log".to_owned()])
+        .map(|name| fs::read_to_string(store.join(name)).unwrap())
+        .collect();
+    let want: Vec<i16> = (1000..1000 + NOTED).collect();
+    assert_eq!(noise(&all), want);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("store/own.log"));
+    let beside = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(beside, 2, "nothing but the link and its target's directory");
 }

@@ -141,6 +141,36 @@ fn a_rotation_that_fails_goes_on_in_the_old_file_and_is_tried_again() {
 }
 
 #[test]
+fn links_lead_to_the_file_that_is_rotated_and_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = |to: &str, from: &str| std::os::unix::fs::symlink(to, dir.path().join(from));
+    let behind = |name: &str| behind_links(&dir.path().join(name));
+    link("two", "one").unwrap();
+    link("store/target", "two").unwrap();
+    let target = dir.path().join("store/target");
+    // Before there is such a file, and then.
+    assert_eq!(behind("one"), target);
+    fs::create_dir(dir.path().join("store")).unwrap();
+    fs::write(&target, "old\n").unwrap();
+    assert_eq!(behind("one"), target.canonicalize().unwrap());
+    let sized = Plan {
+        bytes_max: 4,
+        prefix: "target".to_owned(),
+        ..plan(&dir.path().join("store"))
+    };
+    let mut log = LogFiles::open(sized, SystemTime::now()).unwrap();
+    log.put(b"new\n", SystemTime::now()).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join("one")).unwrap(), "new\n");
+    // What is no file is none behind a link either, and a circle is told when it is opened.
+    link("/dev/null", "none").unwrap();
+    link("round", "round").unwrap();
+    for name in ["none", "round", "not there", "not/there"] {
+        assert_eq!(behind(name), dir.path().join(name));
+    }
+    assert!(open_file(&behind("round"), NEW_MODE).is_err());
+}
+
+#[test]
 fn a_new_file_that_cannot_be_leaves_the_old_one_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
