@@ -30,7 +30,10 @@ use std::{
 use rand::RngExt as _;
 use shards::{
     FrontTable,
-    proto::faketls::site_hello::SiteStyle,
+    proto::faketls::{
+        client_hello::{AlpnOffer, Compression},
+        site_hello::SiteStyle,
+    },
     settings::{Front, SuiteOrder},
 };
 
@@ -265,10 +268,18 @@ fn describe(front: &Front) -> String {
     } else {
         "supported_versions first"
     };
+    // Only where they make a difference.
+    let compressed = front.flights.of(AlpnOffer::H2, Compression::Brotli);
+    let other = |compression| {
+        let own = front.flights.of(AlpnOffer::H2, compression);
+        own.filter(|_| own != compressed)
+    };
     let flights = [
         ("h2", front.flights.h2),
         ("http/1.1", front.flights.http11),
         ("no protocol", front.flights.neither),
+        ("h2, zlib", other(Compression::Zlib)),
+        ("h2, uncompressed", other(Compression::None)),
     ];
     let sizes: Vec<String> = flights
         .into_iter()

@@ -16,7 +16,9 @@ mod me;
 mod names;
 mod upstream;
 
-pub use self::front::{FlightBytes, Flights, Front, FrontTable, SuiteOrder};
+pub use self::front::{
+    FlightBytes, Flights, Front, FrontTable, SIGNATURE_VARIES_BYTES, SuiteOrder,
+};
 pub use self::listen::{ListenerSettings, PlaceSettings, ProxySettings, UnixListenerSettings};
 pub use self::mask::{MaskSettings, MaskTarget, OwnAddresses};
 pub use self::me::{

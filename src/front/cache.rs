@@ -41,6 +41,8 @@ struct Sizes {
     h2: Option<(u16, u16)>,
     http11: Option<(u16, u16)>,
     neither: Option<(u16, u16)>,
+    h2_zlib: Option<(u16, u16)>,
+    h2_plain: Option<(u16, u16)>,
 }
 
 /// What an earlier process has learned of this domain at this target.
@@ -85,6 +87,8 @@ pub(super) fn store(dir: &Path, domain: &str, target: &Target, known: &Known) ->
             h2: pair(front.flights.h2),
             http11: pair(front.flights.http11),
             neither: pair(front.flights.neither),
+            h2_zlib: pair(front.flights.h2_zlib),
+            h2_plain: pair(front.flights.h2_plain),
         },
     };
     let text = serde_json::to_vec_pretty(&file).map_err(io::Error::other)?;
@@ -119,6 +123,8 @@ fn read(bytes: &[u8], domain: &str, target: &Target) -> Result<Known, String> {
                 h2: size(file.flights.h2)?,
                 http11: size(file.flights.http11)?,
                 neither: size(file.flights.neither)?,
+                h2_zlib: size(file.flights.h2_zlib)?,
+                h2_plain: size(file.flights.h2_plain)?,
             },
         },
         at: file.learned_epoch_secs,

@@ -5,9 +5,11 @@
 //! | 1 | `1301 1302 1303` | h2, http/1.1 | group, order of extensions, size, first suite |
 //! | 2 | `1303 1302 1301` | http/1.1 | whose order of suites counts, size |
 //! | 3 | those that are left | none | the site's second suite, size |
+//! | 4, 5 | `1301 1302 1303` | h2, http/1.1 | size without Brotli: with zlib, then without any |
 //!
 //! The first is asked in one style of hello after another until one is answered; the others, in
-//! the style that was, are worth having and no more.
+//! the style that was, are worth having and no more. Certificates may come compressed by Brotli
+//! where nothing else is said.
 //!
 //! Source: protocol.md 6.7.
 
@@ -16,11 +18,11 @@ use std::time::{Duration, Instant};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use shards::{
     proto::faketls::{
-        client_hello::{AlpnOffer, SUITES},
+        client_hello::{AlpnOffer, Compression, SUITES},
         site_answer::SiteAnswer,
         site_hello::{SiteHello, SiteStyle, site_hello},
     },
-    settings::{FlightBytes, Flights, Front, SuiteOrder},
+    settings::{FlightBytes, Flights, Front, SIGNATURE_VARIES_BYTES, SuiteOrder},
 };
 
 use super::{
@@ -88,7 +90,7 @@ pub(super) fn learn(
         if round.left().is_zero() {
             break;
         }
-        match round.ask(style, AlpnOffer::H2, &SUITES, true) {
+        match round.ask(style, Question::FIRST) {
             Ok(answer) if answer.flight_bytes().is_some() => return Ok(round.more(style, &answer)),
             // It wants a share for another group: another style may have one.
             Ok(answer) => retried = retried.or(Some((style, answer))),
@@ -105,6 +107,24 @@ pub(super) fn learn(
     }
 }
 
+/// What a hello asks, by what it offers.
+#[derive(Clone, Copy, Debug)]
+struct Question<'a> {
+    alpn: AlpnOffer,
+    suites: &'a [u16],
+    hybrid: bool,
+    compression: Compression,
+}
+
+impl Question<'static> {
+    const FIRST: Self = Self {
+        alpn: AlpnOffer::H2,
+        suites: &SUITES,
+        hybrid: true,
+        compression: Compression::Brotli,
+    };
+}
+
 /// One round of questions.
 struct Round<'a> {
     how: &'a Ask,
@@ -118,13 +138,7 @@ impl Round<'_> {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    fn ask(
-        &self,
-        style: SiteStyle,
-        alpn: AlpnOffer,
-        suites: &[u16],
-        hybrid: bool,
-    ) -> Result<SiteAnswer, AskError> {
+    fn ask(&self, style: SiteStyle, question: Question<'_>) -> Result<SiteAnswer, AskError> {
         let mut rng = if self.how.deterministic {
             StdRng::seed_from_u64(0)
         } else {
@@ -133,9 +147,10 @@ impl Round<'_> {
         let hello = SiteHello {
             style,
             domain: self.site.domain,
-            alpn,
-            suites,
-            hybrid,
+            alpn: question.alpn,
+            suites: question.suites,
+            hybrid: question.hybrid,
+            compression: question.compression,
             grease: self.how.grease,
         };
         let mut first = self.how.preamble.clone();
@@ -149,10 +164,19 @@ impl Round<'_> {
         let hello = answer.hello;
         let tls13 = hello.is_some_and(|hello| hello.tls13);
         let mut flights = Flights::default();
-        note(&mut flights, offered(style, AlpnOffer::H2), answer);
+        note(&mut flights, style, Question::FIRST, answer);
         let suites = match hello {
             Some(hello) if tls13 && !hello.retry => {
-                self.suites_and_sizes(style, hello.suite, &mut flights)
+                let suites = self.suites_and_sizes(style, hello.suite, &mut flights);
+                for compression in [Compression::Zlib, Compression::None] {
+                    let question = Question {
+                        compression,
+                        hybrid: false,
+                        ..Question::FIRST
+                    };
+                    self.further(style, question, &mut flights);
+                }
+                suites
             }
             _ => SuiteOrder::Client,
         };
@@ -171,7 +195,7 @@ impl Round<'_> {
     fn suites_and_sizes(&self, style: SiteStyle, first: u16, flights: &mut Flights) -> SuiteOrder {
         let mut reversed = SUITES;
         reversed.reverse();
-        let second = self.further(style, AlpnOffer::Http11, &reversed, flights);
+        let second = self.offering(style, AlpnOffer::Http11, &reversed, flights);
         let order = match second {
             // By the client's order, or by that of a site which does not have them all.
             Some(second) if second != first => return self.without_protocol(style, flights),
@@ -185,7 +209,7 @@ impl Round<'_> {
         let (Some(a), Some(b)) = (rest.next(), rest.next()) else {
             return self.without_protocol(style, flights);
         };
-        let third = self.further(style, AlpnOffer::Neither, &[a, b], flights);
+        let third = self.offering(style, AlpnOffer::Neither, &[a, b], flights);
         SuiteOrder::Site(if third == Some(b) {
             [order, b, a]
         } else {
@@ -194,52 +218,67 @@ impl Round<'_> {
     }
 
     fn without_protocol(&self, style: SiteStyle, flights: &mut Flights) -> SuiteOrder {
-        self.further(style, AlpnOffer::Neither, &SUITES, flights);
+        self.offering(style, AlpnOffer::Neither, &SUITES, flights);
         SuiteOrder::Client
     }
 
-    /// A question whose answer is not indispensable; the suite that was picked.
-    fn further(
+    /// Such protocols and suites.
+    fn offering(
         &self,
         style: SiteStyle,
         alpn: AlpnOffer,
         suites: &[u16],
         flights: &mut Flights,
     ) -> Option<u16> {
+        let question = Question {
+            alpn,
+            suites,
+            hybrid: false,
+            ..Question::FIRST
+        };
+        self.further(style, question, flights)
+    }
+
+    /// A question whose answer is not indispensable; the suite that was picked.
+    fn further(
+        &self,
+        style: SiteStyle,
+        question: Question<'_>,
+        flights: &mut Flights,
+    ) -> Option<u16> {
         if self.left().is_zero() {
             return None;
         }
-        match self.ask(style, alpn, suites, false) {
+        match self.ask(style, question) {
             Ok(answer) => {
-                note(flights, offered(style, alpn), &answer);
+                note(flights, style, question, &answer);
                 Some(answer.hello?.suite)
             }
             Err(error) => {
                 let domain = self.site.domain;
-                tracing::debug!(%error, ?alpn, "front {domain}: a further question failed");
+                tracing::debug!(%error, ?question, "front {domain}: a further question failed");
                 None
             }
         }
     }
 }
 
-/// What a hello of this style really offers.
-fn offered(style: SiteStyle, alpn: AlpnOffer) -> AlpnOffer {
-    match style {
-        SiteStyle::Minimal => AlpnOffer::Neither,
-        SiteStyle::Chrome | SiteStyle::Firefox | SiteStyle::Compat12 => alpn,
-    }
-}
-
-fn note(flights: &mut Flights, offer: AlpnOffer, answer: &SiteAnswer) {
+fn note(flights: &mut Flights, style: SiteStyle, question: Question<'_>, answer: &SiteAnswer) {
     let Some(bytes) = answer.flight_bytes() else {
         return;
     };
     let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-    let place = match offer {
-        AlpnOffer::H2 => &mut flights.h2,
-        AlpnOffer::Http11 => &mut flights.http11,
-        AlpnOffer::Neither => &mut flights.neither,
+    // What a hello of this style really offers.
+    let offer = match style {
+        SiteStyle::Minimal => AlpnOffer::Neither,
+        SiteStyle::Chrome | SiteStyle::Firefox | SiteStyle::Compat12 => question.alpn,
+    };
+    let place = match (offer, question.compression) {
+        (_, Compression::Zlib) => &mut flights.h2_zlib,
+        (_, Compression::None) => &mut flights.h2_plain,
+        (AlpnOffer::H2, Compression::Brotli) => &mut flights.h2,
+        (AlpnOffer::Http11, Compression::Brotli) => &mut flights.http11,
+        (AlpnOffer::Neither, Compression::Brotli) => &mut flights.neither,
     };
     *place = Some(FlightBytes {
         least: bytes,
@@ -253,7 +292,7 @@ pub(super) fn widen(before: Flights, now: Flights) -> Flights {
     let one = |before: Option<FlightBytes>, now: Option<FlightBytes>| match (before, now) {
         (Some(before), Some(now)) => {
             let (least, most) = (before.least.min(now.least), before.most.max(now.most));
-            Some(if most - least <= VARIES_BYTES {
+            Some(if most - least <= SIGNATURE_VARIES_BYTES {
                 FlightBytes { least, most }
             } else {
                 now
@@ -265,10 +304,10 @@ pub(super) fn widen(before: Flights, now: Flights) -> Flights {
         h2: one(before.h2, now.h2),
         http11: one(before.http11, now.http11),
         neither: one(before.neither, now.neither),
+        h2_zlib: one(before.h2_zlib, now.h2_zlib),
+        h2_plain: one(before.h2_plain, now.h2_plain),
     }
 }
 
 /// X25519MLKEM768.
 const HYBRID: u16 = 0x11ec;
-/// An ECDSA signature of P-256 has 70 to 72 bytes, seldom less.
-const VARIES_BYTES: u16 = 3;

@@ -10,7 +10,7 @@ use shards::{
     proto::{
         crypto::HmacKey,
         faketls::{
-            client_hello::{AlpnOffer, HelloFields, SUITES, hello_len, parse_fields},
+            client_hello::{AlpnOffer, Compression, HelloFields, SUITES, hello_len, parse_fields},
             server_hello::{Answer, Group, answer},
         },
         secret::Secret,
@@ -135,7 +135,12 @@ fn learns_sizes_order_and_whose_suite_counts() {
                 AlpnOffer::Http11 => 15,
                 AlpnOffer::Neither => 0,
             };
-            pieces(fields, suite, 2500 + protocol + hash)
+            let certificate = match fields.compression {
+                Compression::Brotli => 2500,
+                Compression::Zlib => 2600,
+                Compression::None => 3900,
+            };
+            pieces(fields, suite, certificate + protocol + hash)
         });
         let learned = learn_from(&target, &how()).unwrap();
         let front = learned.front;
@@ -145,6 +150,8 @@ fn learns_sizes_order_and_whose_suite_counts() {
             h2: exactly(2509),
             http11: exactly(2515),
             neither: exactly(2500),
+            h2_zlib: exactly(2609),
+            h2_plain: exactly(3909),
         };
         assert_eq!(front.flights, flights);
     }
@@ -250,6 +257,8 @@ fn garbage_on_disk_is_no_knowledge_and_is_replaced() {
                 h2: exactly(2000),
                 http11: None,
                 neither: exactly(1991),
+                h2_zlib: exactly(2000),
+                h2_plain: None,
             },
         },
         at: 1_700_000_000,

@@ -9,8 +9,8 @@ use std::{
 
 use bench::client::{Client, Mode};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error,
-    SignatureScheme, StreamOwned,
+    CertificateCompressionAlgorithm, CertificateError, ClientConfig, ClientConnection,
+    DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -19,13 +19,13 @@ use shards::proto::faketls::client_hello::HelloKind;
 
 use crate::{
     hello, proxy,
-    rustls_site::{PAGE, RustlsSite, provider},
+    rustls_site::{PAGE, RustlsSite, Shorter, provider},
     seen::{ask, ask_often, compare, is_near, take_apart},
     support::{
         Config,
         config::ALICE,
         fake_dc,
-        hello::{protocols, signed, with_alpn},
+        hello::{protocols, signed, with_alpn, with_compression},
         tls_site::Certificate,
     },
     wait_until_learned,
@@ -69,6 +69,33 @@ fn sizes_follow_the_protocol_that_a_post_quantum_client_offers() {
     };
     let theirs = sizes(site.addr);
     assert_eq!(theirs[0] + 6, theirs[1]);
+    assert_eq!(sizes(proxy.addr), theirs);
+}
+
+#[test]
+fn sizes_follow_the_compressions_that_a_client_takes() {
+    const BROTLI: Shorter = Shorter(CertificateCompressionAlgorithm::Brotli, 5);
+    const ZLIB: Shorter = Shorter(CertificateCompressionAlgorithm::Zlib, 7);
+    let dc = fake_dc();
+    let Some(site) = RustlsSite::start_with(Certificate::Chain(2), vec![&BROTLI, &ZLIB]) else {
+        return;
+    };
+    let proxy = proxy(dc.addr(), site.addr);
+    let takes = [Some(&[2, 0, 2][..]), Some(&[2, 0, 1]), None];
+    let speaks = [Some(&["h2", "http/1.1"][..]), Some(&["http/1.1"])];
+    let mut hellos = Vec::new();
+    for names in speaks.map(|names| names.map(protocols)) {
+        for kind in [HelloKind::PostQuantum, HelloKind::Classic517] {
+            let hello = with_alpn(&hello(&proxy, kind), &ALICE, names.as_deref());
+            hellos.extend(takes.map(|body| with_compression(&hello, &ALICE, body)));
+        }
+    }
+    let sizes = |addr| -> Vec<usize> {
+        let all = ask_often(addr, &hellos).into_iter();
+        all.map(|seen| seen.flight_bytes).collect()
+    };
+    let theirs = sizes(site.addr);
+    assert!(theirs[0] + 300 < theirs[1] && theirs[1] + 300 < theirs[2]);
     assert_eq!(sizes(proxy.addr), theirs);
 }
 

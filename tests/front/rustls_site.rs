@@ -9,7 +9,8 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig, ServerConnection, StreamOwned,
+    CertificateCompressionAlgorithm, ServerConfig, ServerConnection, StreamOwned,
+    compress::{CertCompressor, CompressionFailed, CompressionLevel},
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
@@ -34,6 +35,14 @@ pub(crate) struct RustlsSite {
 impl RustlsSite {
     /// Starts it; `None` when openssl, which makes the certificate, is not installed.
     pub(crate) fn start(certificate: Certificate) -> Option<RustlsSite> {
+        RustlsSite::start_with(certificate, Vec::new())
+    }
+
+    /// As [`RustlsSite::start`], and it compresses certificates for those who take them so.
+    pub(crate) fn start_with(
+        certificate: Certificate,
+        compressors: Vec<&'static dyn CertCompressor>,
+    ) -> Option<RustlsSite> {
         let openssl = servers::find("openssl")?;
         let dir = tempfile::tempdir().unwrap();
         tls_site::make(&openssl, dir.path(), certificate);
@@ -47,6 +56,7 @@ impl RustlsSite {
             .with_single_cert(certificates.clone(), key)
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.cert_compressors = compressors;
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -57,6 +67,25 @@ impl RustlsSite {
             }
         });
         Some(RustlsSite { addr, certificates })
+    }
+}
+
+/// Leaves so many of ten parts: nobody here can decrypt what comes of it, only measure it.
+#[derive(Debug)]
+pub(crate) struct Shorter(pub(crate) CertificateCompressionAlgorithm, pub(crate) usize);
+
+impl CertCompressor for Shorter {
+    fn compress(
+        &self,
+        mut input: Vec<u8>,
+        _level: CompressionLevel,
+    ) -> Result<Vec<u8>, CompressionFailed> {
+        input.truncate(input.len() * self.1 / 10);
+        Ok(input)
+    }
+
+    fn algorithm(&self) -> CertificateCompressionAlgorithm {
+        self.0
     }
 }
 

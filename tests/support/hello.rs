@@ -1,4 +1,5 @@
-//! Hellos of genuine clients with another list of application protocols; hellos of others, signed.
+//! Hellos of genuine clients with other lists of application protocols and compressions; hellos of
+//! others, signed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,8 +24,17 @@ pub(crate) fn protocols(names: &[&str]) -> Vec<u8> {
 /// `hello` with this body in its ALPN extension, or without that extension; signed again with the
 /// date it had.
 pub(crate) fn with_alpn(hello: &[u8], secret: &Secret, body: Option<&[u8]>) -> Vec<u8> {
+    with_extension(hello, secret, 16, body)
+}
+
+/// The same with the extension about compressed certificates.
+pub(crate) fn with_compression(hello: &[u8], secret: &Secret, body: Option<&[u8]>) -> Vec<u8> {
+    with_extension(hello, secret, 27, body)
+}
+
+/// `kind` is the type of an extension that `hello` has.
+fn with_extension(hello: &[u8], secret: &Secret, kind: usize, body: Option<&[u8]>) -> Vec<u8> {
     const SESSION_ID_AT: usize = 43;
-    const ALPN: usize = 16;
     let key = HmacKey::new(secret);
     let mut out = hello.to_vec();
     let random = zero_random(&mut out);
@@ -34,11 +44,11 @@ pub(crate) fn with_alpn(hello: &[u8], secret: &Secret, body: Option<&[u8]>) -> V
     let compression = suites + 2 + number(&out, suites);
     let list = compression + 1 + usize::from(out[compression]);
     let mut at = list + 2;
-    while number(&out, at) != ALPN {
+    while number(&out, at) != kind {
         at += 4 + number(&out, at + 2);
     }
     let end = at + 4 + number(&out, at + 2);
-    let other = body.map(|body| [&length(ALPN), &length(body.len()), body].concat());
+    let other = body.map(|body| [&length(kind), &length(body.len()), body].concat());
     out.splice(at..end, other.unwrap_or_default());
     let bytes = out.len();
     out[3..5].copy_from_slice(&length(bytes - 5));

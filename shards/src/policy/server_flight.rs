@@ -91,8 +91,9 @@ fn flight_bytes(asked: &Asked<'_>, suite: u16, tls: &TlsSettings, draw: u32) -> 
     if asked.returns {
         return FLIGHT_BYTES_MIN + (draw % COMPACT_SPREAD) as usize;
     }
-    let offer = asked.fields.alpn_offer();
-    match asked.front.and_then(|front| front.flights.of(offer)) {
+    let (offer, compression) = (asked.fields.alpn_offer(), asked.fields.compression);
+    let front = asked.front;
+    match front.and_then(|front| front.flights.of(offer, compression)) {
         // Only as far as the site's own vary: a site with an RSA key never sends another size.
         Some(seen) => {
             let hash = finished_bytes(suite).unwrap_or_default();

@@ -20,7 +20,7 @@ use super::super::{
 
 pub use super::{
     hello_builder::{HelloKind, build_hello},
-    hello_fields::{Alpn, AlpnOffer, HelloFields, SUITES, parse_fields},
+    hello_fields::{Alpn, AlpnOffer, Compression, HelloFields, SUITES, parse_fields},
 };
 
 /// Why bytes are no ClientHello of ours.

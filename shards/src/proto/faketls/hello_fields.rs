@@ -28,6 +28,8 @@ pub struct HelloFields<'a> {
     pub mlkem: bool,
     /// TLS 1.3 is among the supported versions.
     pub tls13: bool,
+    /// How certificates may be compressed.
+    pub compression: Compression,
 }
 
 impl HelloFields<'_> {
@@ -73,6 +75,17 @@ pub enum AlpnOffer {
     Neither,
 }
 
+/// How a client takes certificates (RFC 8879), as far as that makes a difference to sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Compressed by Brotli, perhaps otherwise as well.
+    Brotli,
+    /// Compressed by zlib, not by Brotli.
+    Zlib,
+    /// As they are.
+    None,
+}
+
 /// Reads what can be read; never fails. The random is not looked at, so it may be zeroed.
 ///
 /// Source: protocol.md 6.2.
@@ -86,6 +99,7 @@ pub fn parse_fields(record: &[u8]) -> HelloFields<'_> {
         x25519: false,
         mlkem: false,
         tls13: false,
+        compression: Compression::None,
     };
     // An error only says that the rest is unreadable.
     let _ = walk(record, &mut fields);
@@ -193,6 +207,16 @@ fn extension<'a>(kind: u16, body: &'a [u8], fields: &mut HelloFields<'a>) -> Res
                 fields.tls13 |= r.u16_be()? == TLS13;
             }
         }
+        COMPRESS_CERTIFICATE => {
+            r.u8()?;
+            while !r.is_empty() {
+                fields.compression = match (r.u16_be()?, fields.compression) {
+                    (BROTLI, _) => Compression::Brotli,
+                    (ZLIB, Compression::None) => Compression::Zlib,
+                    (_, before) => before,
+                };
+            }
+        }
         _ => {}
     }
     Ok(())
@@ -211,6 +235,9 @@ pub(super) const SUPPORTED_VERSIONS: u16 = 0x002b;
 pub(super) const X25519: u16 = 0x001d;
 pub(super) const X25519_MLKEM768: u16 = 0x11ec;
 pub(super) const TLS13: u16 = 0x0304;
+pub(super) const COMPRESS_CERTIFICATE: u16 = 0x001b;
+pub(super) const ZLIB: u16 = 1;
+pub(super) const BROTLI: u16 = 2;
 /// Bytes of a client's X25519MLKEM768 share: 1184 and 32.
 pub(super) const MLKEM_SHARE_BYTES: usize = 1216;
 /// The suites of TLS 1.3 that browsers offer.
@@ -290,6 +317,28 @@ mod tests {
             assert_eq!(fields.sni_is("a.b"), want.map(|_| true));
             assert_eq!(fields.sni_is("a.c"), want.map(|_| false));
         }
+    }
+
+    #[test]
+    fn tells_by_which_compression_sites_differ() {
+        for (algorithms, want) in [
+            (&[][..], Compression::None),
+            (&[0, 3], Compression::None),
+            (&[0, 1], Compression::Zlib),
+            (&[0, 2], Compression::Brotli),
+            (&[0, 1, 0, 2, 0, 3], Compression::Brotli),
+            (&[0, 2, 0, 1, 0], Compression::Brotli),
+        ] {
+            let n = algorithms.len() as u8;
+            let mut extension = vec![0, 0x1b, 0, n + 1, n];
+            extension.extend(algorithms);
+            let hello = hello(&[], &[], &extension);
+            assert_eq!(parse_fields(&hello).compression, want, "{algorithms:?}");
+        }
+        assert_eq!(
+            parse_fields(&hello(&[], &[], &[])).compression,
+            Compression::None
+        );
     }
 
     #[test]

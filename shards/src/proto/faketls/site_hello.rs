@@ -7,11 +7,14 @@
 
 use super::{
     super::reader::Writer,
-    client_hello::{AlpnOffer, CLIENT_HELLO},
+    client_hello::{AlpnOffer, CLIENT_HELLO, Compression},
     hello_builder::{
         SIGNATURES_POST_QUANTUM, encapsulation_key, encrypted_client_hello, extension, server_name,
     },
-    hello_fields::{ALPN, KEY_SHARE, SUPPORTED_VERSIONS, TLS13, X25519, X25519_MLKEM768},
+    hello_fields::{
+        ALPN, BROTLI, COMPRESS_CERTIFICATE, KEY_SHARE, SUPPORTED_VERSIONS, TLS13, X25519,
+        X25519_MLKEM768, ZLIB,
+    },
 };
 
 /// Whose hello to imitate.
@@ -47,6 +50,8 @@ pub struct SiteHello<'a> {
     pub suites: &'a [u16],
     /// Share for X25519MLKEM768 as well; where the style has TLS 1.3.
     pub hybrid: bool,
+    /// How certificates may be compressed; where the style has TLS 1.3.
+    pub compression: Compression,
     /// Reserved values (RFC 8701) among suites, groups, versions and extensions.
     pub grease: bool,
 }
@@ -113,7 +118,7 @@ fn extensions(
         ],
         SiteStyle::Firefox => &[
             0x0000, 0x0017, 0xff01, 0x000a, 0x000b, 0x0023, 0x0010, 0x0005, 0x0022, 0x0012, 0x0033,
-            0x002b, 0x000d, 0x002d, 0x001c, 0xfe0d,
+            0x002b, 0x000d, 0x002d, 0x001c, 0x001b, 0xfe0d,
         ],
         SiteStyle::Compat12 => &[
             0x0000, 0x0017, 0xff01, 0x000a, 0x000b, 0x0023, 0x0010, 0x0005, 0x000d, 0x0012,
@@ -126,6 +131,7 @@ fn extensions(
             // Settings for a protocol that is not offered would be odd.
             0x44cd => hello.alpn != AlpnOffer::H2,
             ALPN => hello.alpn == AlpnOffer::Neither,
+            COMPRESS_CERTIFICATE => hello.compression == Compression::None,
             _ => false,
         };
         if !left_out {
@@ -178,7 +184,12 @@ fn one_extension(
         0x000d => extension(w, kind, &SIGNATURES_POST_QUANTUM),
         0x000b => extension(w, kind, &[1, 0]),
         0x0005 => extension(w, kind, &[1, 0, 0, 0, 0]),
-        0x001b => extension(w, kind, &[2, 0, 2]),
+        COMPRESS_CERTIFICATE => {
+            let zlib = hello.compression == Compression::Zlib;
+            w.u16_be(kind).block::<2>(|w| {
+                w.u8(2).u16_be(if zlib { ZLIB } else { BROTLI });
+            });
+        }
         0x001c => extension(w, kind, &[0x40, 0x01]),
         0x0022 => extension(w, kind, &[0, 8, 4, 3, 5, 3, 6, 3, 2, 3]),
         0x002d => extension(w, kind, &[1, 1]),
@@ -301,6 +312,7 @@ mod tests {
             alpn: AlpnOffer::H2,
             suites: &SUITES,
             hybrid: true,
+            compression: Compression::Brotli,
             grease: false,
         }
     }
@@ -308,16 +320,17 @@ mod tests {
     #[test]
     fn every_style_is_a_hello_that_says_what_was_asked_for() {
         for style in STYLES {
-            for (alpn, grease) in [
-                (AlpnOffer::H2, false),
-                (AlpnOffer::Http11, true),
-                (AlpnOffer::Neither, false),
+            for (alpn, grease, compression) in [
+                (AlpnOffer::H2, false, Compression::Brotli),
+                (AlpnOffer::Http11, true, Compression::Zlib),
+                (AlpnOffer::Neither, false, Compression::None),
             ] {
                 let hello = build(
                     &SiteHello {
                         style,
                         alpn,
                         grease,
+                        compression,
                         suites: &[0x1303, 0x1301],
                         ..chrome()
                     },
@@ -330,6 +343,9 @@ mod tests {
                 assert_eq!((fields.tls13, fields.mlkem, fields.x25519), {
                     (tls13, tls13, tls13)
                 });
+                if tls13 {
+                    assert_eq!(fields.compression, compression);
+                }
                 assert_eq!(fields.suite_by(&[0x1302]), None);
                 assert_eq!(fields.suite, if tls13 { 0x1303 } else { 0x1301 });
                 if style != SiteStyle::Minimal {
