@@ -13,7 +13,7 @@ use bench::{
 use shards::proto::shadowsocks::{Method, far_side::Wanted};
 use support::{
     Config, PATIENCE, Proxy, fake_dc, hasty,
-    ss_server::{OwnServer, SsServer},
+    ss_server::{SsServer, own_server},
     until,
 };
 
@@ -73,7 +73,7 @@ async fn every_client_is_served_through_debians_server() {
 #[tokio::test]
 async fn every_client_is_served_by_the_2022_edition() {
     for method in Method::ALL.into_iter().filter(|method| method.is_2022()) {
-        let server = OwnServer::start(method);
+        let server = own_server(method);
         check_every_client(&server.entry(), method).await;
         let targets = server.targets();
         assert_eq!(targets.len(), 2 * Mode::PROXIED.len(), "{method:?}");
@@ -84,7 +84,7 @@ async fn every_client_is_served_by_the_2022_edition() {
 #[tokio::test]
 async fn many_clients_share_a_server() {
     let dc = fake_dc();
-    let server = OwnServer::start(Method::Blake3Aes128Gcm);
+    let server = own_server(Method::Blake3Aes128Gcm);
     let proxy = config(&dc, &[server.entry()]).start();
     let mut clients = Vec::new();
     for i in 0..60 {
@@ -106,7 +106,7 @@ async fn many_clients_share_a_server() {
 #[tokio::test]
 async fn clients_that_end_their_uplink_still_get_their_answers() {
     let dc = fake_dc();
-    let server = OwnServer::start(Method::Aes256Gcm);
+    let server = own_server(Method::Aes256Gcm);
     let proxy = config(&dc, &[server.entry()]).start();
     for mode in Mode::PROXIED {
         let (mut tx, mut rx) = Client::connect(&proxy.dial(mode)).await.unwrap().split();
@@ -132,7 +132,7 @@ async fn a_killed_server_moves_new_sessions_to_the_next() {
         return;
     };
     let dc = fake_dc();
-    let second = OwnServer::start(Method::Blake3ChaCha20Poly1305);
+    let second = own_server(Method::Blake3ChaCha20Poly1305);
     let proxy = config(&dc, &[first.entry(), second.entry()]).start();
     for _ in 0..6 {
         exercise_shortly(&proxy).await.unwrap();
@@ -154,7 +154,7 @@ async fn exercise_shortly(proxy: &Proxy) -> Result<(), ClientError> {
 #[tokio::test]
 async fn changed_bytes_end_the_session_and_are_counted() {
     let dc = fake_dc();
-    let server = OwnServer::start(Method::Aes128Gcm);
+    let server = own_server(Method::Aes128Gcm);
     let proxy = config(&dc, &[server.entry()]).start();
     let mut client = Client::connect(&proxy.dial(Mode::Ee)).await.unwrap();
     client.ping().await.unwrap();
@@ -188,7 +188,7 @@ async fn a_wrong_password_serves_nobody() {
 #[tokio::test]
 async fn a_dc_that_the_server_cannot_reach_ends_the_session() {
     let dc = fake_dc();
-    let server = OwnServer::start(Method::Blake3Aes256Gcm);
+    let server = own_server(Method::Blake3Aes256Gcm);
     let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], support::free_port()));
     let proxy = config(&dc, &[server.entry()]).dc(2, &[nobody]).start();
     let dial = hasty(proxy.dial(Mode::Abridged));

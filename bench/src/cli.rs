@@ -1,6 +1,7 @@
 //! Subcommands and flags, and the few lines that turn them into calls of the library.
 
 mod strangers;
+mod ways;
 
 use std::{error::Error, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -38,6 +39,8 @@ enum Command {
     Hostile(Box<strangers::HostileArgs>),
     /// What strangers cost who are sent to the mask host, in turn with a plain relay.
     Mask(Box<strangers::MaskArgs>),
+    /// What a way out costs: direct, SOCKS5, Shadowsocks, in turn with each other and the relay.
+    Upstream(Box<ways::UpstreamArgs>),
     /// A fake Telegram, the proxy and clients of all modes on this machine, without any network.
     Demo {
         /// How long, seconds.
@@ -224,6 +227,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Control(args) => control_side(&args),
         Command::Hostile(args) => strangers::hostile_crowd(&args),
         Command::Mask(args) => strangers::mask(&args),
+        Command::Upstream(args) => ways::upstream(&args),
         Command::Demo { secs, pinnace } => {
             demo::run(std::time::Duration::from_secs(secs), pinnace)?;
             Ok(ExitCode::SUCCESS)

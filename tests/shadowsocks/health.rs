@@ -21,7 +21,7 @@ use super::{
     config, exercise_shortly,
     support::{
         Config, Proxy, fake_dc, free_port,
-        ss_server::{OwnServer, SsServer},
+        ss_server::{SsServer, own_server},
         until,
     },
 };
@@ -66,7 +66,7 @@ fn impatient(proxy: &Proxy) -> Dial {
 /// on all of them are served.
 async fn clients_find_out(bad: &str) {
     let dc = fake_dc();
-    let good = OwnServer::start(Method::Aes128Gcm);
+    let good = own_server(Method::Aes128Gcm);
     let proxy = unprobed(&dc, &[preferred(bad), good.entry()]).start();
     let mut failed = 0;
     for _ in 0..40 {
@@ -156,7 +156,7 @@ async fn probes_find_out_that_a_server_has_another_key() {
 async fn probes_find_every_edition_healthy_and_a_dead_dc_behind_it_not() {
     for method in Method::ALL {
         let dc = fake_dc();
-        let server = OwnServer::start(method);
+        let server = own_server(method);
         let proxy = config(&dc, &[server.entry()])
             .set("shards.probe_secs", 1)
             .start();
@@ -179,7 +179,7 @@ async fn probes_find_every_edition_healthy_and_a_dead_dc_behind_it_not() {
 #[tokio::test]
 async fn clients_that_leave_early_say_nothing_of_a_server() {
     let dc = fake_dc();
-    let server = OwnServer::start(Method::Blake3Aes256Gcm);
+    let server = own_server(Method::Blake3Aes256Gcm);
     let proxy = unprobed(&dc, &[server.entry()])
         .set("general.tg_connect", 10)
         .start();
@@ -206,7 +206,7 @@ async fn clients_that_leave_early_say_nothing_of_a_server() {
 #[tokio::test]
 async fn clients_that_ask_for_nothing_say_nothing_of_a_server() {
     let dc = fake_dc();
-    let server = OwnServer::start(Method::Aes128Gcm);
+    let server = own_server(Method::Aes128Gcm);
     let proxy = unprobed(&dc, &[server.entry()]).start();
     let dial = proxy.dial(Mode::Abridged);
     let mut random = |out: &mut [u8]| rand::rng().fill(out);
@@ -240,7 +240,7 @@ async fn clients_that_ask_for_nothing_say_nothing_of_a_server() {
 async fn a_proven_server_is_not_blamed_for_a_dc_that_refuses_or_is_silent() {
     let (dc, silent) = (fake_dc(), fake_dc());
     silent.set_fault(Fault::Silent);
-    let server = OwnServer::start(Method::Blake3Aes128Gcm);
+    let server = own_server(Method::Blake3Aes128Gcm);
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let proxy = unprobed(&dc, &[server.entry()])
         .dc(1, &[silent.addr()])
@@ -262,7 +262,7 @@ async fn a_proven_server_is_not_blamed_for_a_dc_that_refuses_or_is_silent() {
 #[tokio::test]
 async fn a_late_answer_shows_that_a_server_is_good() {
     let dc = fake_dc();
-    let server = OwnServer::start(Method::Aes256Gcm);
+    let server = own_server(Method::Aes256Gcm);
     let proxy = unprobed(&dc, &[server.entry()]).start();
     dc.set_fault(Fault::Delay(Duration::from_secs(3)));
     let mut client = Client::connect(&proxy.dial(Mode::Ee)).await.unwrap();

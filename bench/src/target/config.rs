@@ -65,6 +65,15 @@ impl ProxyConfig {
         format!("{}{comma}{option}", self.name).parse()
     }
 
+    /// The same with one way to all DCs: an entry of `upstreams`, and its name for headings.
+    /// Options come before it.
+    pub fn through(&self, name: &str, entry: &str) -> ProxyConfig {
+        let mut config = self.clone();
+        config.keys.insert("upstreams".into(), format!("[{entry}]"));
+        config.name = name.into();
+        config
+    }
+
     /// Writes `bench.toml`, and what tells of the middle proxies; returns its path.
     ///
     /// # Errors
@@ -260,6 +269,18 @@ mod tests {
         }
         assert_eq!(text.matches("other").count(), 2);
         assert_eq!(config.with("users=9").unwrap().users_more, 8);
+    }
+
+    #[test]
+    fn a_way_stands_before_all_tables() {
+        let entry = "{ type = \"socks5\", address = \"127.0.0.1:1080\" }";
+        let config = ProxyConfig::default().through("socks5", entry);
+        assert_eq!(config.name(), "pinnace:socks5");
+        let text = config.text(&place(Path::new("/")));
+        assert!(
+            text.starts_with(&format!("upstreams = [{entry}]\n")),
+            "{text}"
+        );
     }
 
     #[test]
