@@ -41,6 +41,7 @@ pub(crate) use self::block::{Block, Blocks, Shrunk};
 pub(crate) use self::buffers::Buf;
 pub(crate) use self::driver::{Doorbell, Engine, EngineSettings};
 pub(crate) use self::op::SocketId;
+pub(crate) use self::send::Framed;
 pub(crate) use self::socket::{
     ListenOptions, OutgoingOptions, check_free, listen, needs_program, steer_by_cpu,
 };

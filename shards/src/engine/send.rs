@@ -22,6 +22,8 @@ pub(super) enum Chunk {
     Records(Buf, usize),
     /// A received buffer, sent as records of various sizes.
     Sized(Box<SizedRecords>),
+    /// A received buffer, sent in pieces with something around each.
+    Framed(Box<Framed>),
     /// Bytes that were put together; their memory is used again.
     Block(Block),
     /// Bytes of our own: handshakes, and what was copied out of scarce buffers.
@@ -34,6 +36,20 @@ pub(super) struct SizedRecords {
     buf: Buf,
     /// Payload bytes of each record and its header.
     records: Box<[(u16, [u8; RECORD_HEADER])]>,
+}
+
+/// A received buffer that leaves in pieces, each between a head and a tail of its own.
+pub(crate) struct Framed {
+    /// The payload.
+    pub(crate) buf: Buf,
+    /// Head and tail of each piece, one behind the other.
+    pub(crate) frames: Block,
+    /// Payload of each piece but the last, bytes.
+    pub(crate) piece_bytes: usize,
+    /// Of each head.
+    pub(crate) head_bytes: usize,
+    /// Of each tail.
+    pub(crate) tail_bytes: usize,
 }
 
 impl Chunk {
@@ -58,6 +74,7 @@ impl Chunk {
             Self::Raw(buf) => buf.len(),
             Self::Records(buf, records) => buf.len() + records * RECORD_HEADER,
             Self::Sized(sized) => sized.buf.len() + sized.records.len() * RECORD_HEADER,
+            Self::Framed(framed) => framed.buf.len() + framed.frames.len(),
             Self::Block(block) => block.len(),
             Self::Heap(bytes) => bytes.len(),
         }
@@ -70,6 +87,7 @@ impl Chunk {
             Self::Block(block) => iovecs.push(block.as_ptr(), block.len(), skip),
             Self::Heap(bytes) => iovecs.push(bytes.as_ptr(), bytes.len(), skip),
             Self::Sized(sized) => sized.gather(skip, iovecs),
+            Self::Framed(framed) => framed.gather(skip, iovecs),
             Self::Records(buf, records) => {
                 let mut skip = skip;
                 for record in 0..*records {
@@ -113,7 +131,11 @@ impl Chunk {
     /// Bytes that count as held for a peer that stands still.
     fn heap_bytes(&self) -> usize {
         match self {
-            Self::Raw(_) | Self::Records(..) | Self::Sized(_) | Self::Block(_) => 0,
+            Self::Raw(_)
+            | Self::Records(..)
+            | Self::Sized(_)
+            | Self::Framed(_)
+            | Self::Block(_) => 0,
             Self::Heap(bytes) => bytes.len(),
         }
     }
@@ -123,6 +145,7 @@ impl Chunk {
         match self {
             Self::Raw(buf) | Self::Records(buf, _) => buf.is_scarce(),
             Self::Sized(sized) => sized.buf.is_scarce(),
+            Self::Framed(framed) => framed.buf.is_scarce(),
             Self::Block(_) | Self::Heap(_) => false,
         }
     }
@@ -139,6 +162,25 @@ impl SizedRecords {
             iovecs.push(payload.as_ptr(), payload.len(), skip.min(payload.len()));
             skip = skip.saturating_sub(payload.len());
             rest = later;
+        }
+    }
+}
+
+impl Framed {
+    fn gather(&self, skip: usize, iovecs: &mut IovecList) {
+        let frame_bytes = self.head_bytes + self.tail_bytes;
+        debug_assert_eq!(
+            self.frames.len(),
+            self.buf.len().div_ceil(self.piece_bytes) * frame_bytes
+        );
+        let mut skip = skip;
+        let pieces = self.buf.bytes().chunks(self.piece_bytes);
+        for (piece, frame) in pieces.zip(self.frames.chunks(frame_bytes)) {
+            let (head, tail) = frame.split_at(self.head_bytes.min(frame.len()));
+            for part in [head, piece, tail] {
+                iovecs.push(part.as_ptr(), part.len(), skip.min(part.len()));
+                skip = skip.saturating_sub(part.len());
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     driver::Engine,
     lifecycle::Fin,
     op::{OpKind, SocketId, token},
-    send::{Chunk, IovecList, RecordHeader, SendQueue},
+    send::{Chunk, Framed, IovecList, RecordHeader, SendQueue},
     socket,
 };
 
@@ -39,6 +39,13 @@ impl Engine {
     ) {
         if buf.len() > 0 {
             self.queue(id, Chunk::sized_records(buf, sizes, header));
+        }
+    }
+
+    /// Queues a received buffer in pieces with something around each.
+    pub(crate) fn send_framed(&mut self, id: SocketId, framed: Framed) {
+        if framed.buf.len() > 0 {
+            self.queue(id, Chunk::Framed(Box::new(framed)));
         }
     }
 

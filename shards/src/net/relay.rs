@@ -5,7 +5,7 @@
 
 mod tunnel;
 
-use self::tunnel::{Opened, Tunnel};
+use self::tunnel::{Opened, Tunnel, Up};
 use super::{
     client::{Session, Side, State},
     shard::Shard,
@@ -167,13 +167,12 @@ impl Shard {
                 return self.end(key, SessionEnd::Quota);
             }
             let ahead = relay.up.until.is_some();
-            let mut due = None;
-            match relay.seal_up(&buf, self.engine.blocks(), self.now) {
-                None => self.engine.send(dc, buf),
-                Some(block) => {
-                    self.engine.send_block(dc, block);
-                    due = relay.answer_due(&self.settings.upstream);
-                }
+            let sealed = relay.seal_up(buf, self.engine.blocks(), self.now);
+            let due = relay.answer_due(&self.settings.upstream);
+            match sealed {
+                Up::Plain(buf) => self.engine.send(dc, buf),
+                Up::Together(block) => self.engine.send_block(dc, block),
+                Up::Around(framed) => self.engine.send_framed(dc, framed),
             }
             if self.engine.queued(dc) > self.settings.plane.buffers.queue_bytes_max {
                 self.stall(key, Direction::Up);

@@ -310,6 +310,8 @@ impl Rig {
                 .collect();
             self.engine
                 .send_sized_records(to, buf, &sizes, record_header);
+        } else if records && buf.len().is_multiple_of(3) {
+            self.send_framed(to, buf);
         } else if records {
             self.engine.send_records(to, buf, record_header);
         } else {
@@ -323,6 +325,24 @@ impl Rig {
             self.engine.notify_writable(to);
             self.pair(owner).paused[from] = true;
         }
+    }
+
+    /// Records again, their headers laid around the payload as anybody's frames.
+    fn send_framed(&mut self, to: SocketId, buf: super::super::Buf) {
+        const PIECE_BYTES: usize = 9_000;
+        let pieces = buf.len().div_ceil(PIECE_BYTES);
+        let mut frames = self.engine.blocks().take(pieces * 5);
+        for piece in buf.bytes().chunks(PIECE_BYTES) {
+            frames.extend_from_slice(&record_header(piece.len()));
+        }
+        let framed = super::super::Framed {
+            buf,
+            frames,
+            piece_bytes: PIECE_BYTES,
+            head_bytes: 5,
+            tail_bytes: 0,
+        };
+        self.engine.send_framed(to, framed);
     }
 
     fn ended(&mut self, owner: Owner) {

@@ -1,9 +1,10 @@
 //! A DC leg that leads through a Shadowsocks server: sealed on its way there, opened on its way
 //! back.
 //!
-//! Only sessions on such a route come here; what others pay is one look at an empty option. Uplink
-//! bytes are sealed into a block, since salt, lengths and tags stand between them. Downlink bytes
-//! are opened where they lie; a chunk that came in several pieces leaves in a block of its own.
+//! Only sessions on such a route come here; what others pay is one look at an empty option. Bytes
+//! are sealed and opened where they lie: uplink, lengths and tags leave from a block of their own,
+//! laid between them; downlink, a chunk that came in several pieces leaves in one. Few uplink bytes
+//! are put together with theirs, since that is cheaper than a send of many parts.
 //!
 //! A server that is connected has not shown that it knows our key, so the verdict on the connect
 //! waits for the DC's first byte (`policy/upstream/trial`).
@@ -16,7 +17,7 @@ use rand::RngExt as _;
 
 use super::{Relay, both};
 use crate::{
-    engine::{Block, Blocks, Buf, SocketId},
+    engine::{Block, Blocks, Buf, Framed, SocketId},
     net::{client::State, shard::Shard},
     policy::{
         Millis,
@@ -26,7 +27,7 @@ use crate::{
     proto::{
         faketls::record,
         obfuscated2::HEADER_BYTES,
-        shadowsocks::{Entropy, Leg, OpenError},
+        shadowsocks::{Entropy, LENGTH_BYTES, Leg, OpenError, TAG_BYTES},
         socks::Target,
     },
     settings::{RouteKind, UpstreamSettings},
@@ -37,6 +38,16 @@ pub(super) struct Tunnel {
     leg: Leg,
     /// Set until the DC's first byte has come.
     trial: Option<Box<Trial>>,
+}
+
+/// Uplink bytes on their way out.
+pub(super) enum Up {
+    /// As they came: there is no server.
+    Plain(Buf),
+    /// Sealed, with all that belongs to it.
+    Together(Block),
+    /// Sealed where they lie, with what goes around.
+    Around(Framed),
 }
 
 /// Payload that was opened.
@@ -70,17 +81,32 @@ impl Relay {
         self.tunnel.as_mut()?.trial.take()
     }
 
-    /// Seals uplink bytes; `None` where there is nothing to seal them for.
-    pub(super) fn seal_up(&mut self, buf: &Buf, blocks: &Blocks, now: Millis) -> Option<Block> {
-        let tunnel = self.tunnel.as_mut()?;
+    /// Seals uplink bytes, if there is a server to seal them for. A few are put together in a
+    /// block; many are sealed where they lie.
+    pub(super) fn seal_up(&mut self, mut buf: Buf, blocks: &Blocks, now: Millis) -> Up {
+        let Some(tunnel) = self.tunnel.as_mut() else {
+            return Up::Plain(buf);
+        };
         if let Some(trial) = &mut tunnel.trial {
             trial.asks(now);
         }
         let sealer = &mut tunnel.leg.up;
-        let bytes = sealer.sealed_bytes(buf.len());
-        let mut block = blocks.take(bytes);
-        block.extend_with(bytes, |place| sealer.seal_into(buf.bytes(), place));
-        Some(block)
+        if buf.len() <= TOGETHER_BYTES_MAX {
+            let bytes = sealer.sealed_bytes(buf.len());
+            let mut block = blocks.take(bytes);
+            block.extend_with(bytes, |place| sealer.seal_into(buf.bytes(), place));
+            return Up::Together(block);
+        }
+        let bytes = sealer.frame_bytes(buf.len());
+        let mut frames = blocks.take(bytes);
+        frames.extend_with(bytes, |place| sealer.seal_in_place(buf.bytes_mut(), place));
+        Up::Around(Framed {
+            buf,
+            frames,
+            piece_bytes: sealer.chunk_bytes_max(),
+            head_bytes: LENGTH_BYTES,
+            tail_bytes: TAG_BYTES,
+        })
     }
 
     /// Opens downlink bytes: what is left in `buf` is payload, not decrypted for the client yet.
@@ -217,3 +243,5 @@ impl Shard {
 
 /// Salt, headers, target and tags of a request with its first few chunks.
 const REQUEST_EXTRA_BYTES: usize = 320;
+/// Uplink bytes that are copied rather than sent in parts.
+const TOGETHER_BYTES_MAX: usize = 4096;

@@ -196,7 +196,7 @@ const KEY_BYTES_MAX: usize = 32;
 /// Bytes of the tag behind everything that is sealed.
 pub const TAG_BYTES: usize = 16;
 /// Bytes of a chunk's sealed length.
-const LENGTH_BYTES: usize = 2 + TAG_BYTES;
+pub const LENGTH_BYTES: usize = 2 + TAG_BYTES;
 /// How far the clocks of both ends may differ in the 2022 edition, seconds.
 const SKEW_SECS_MAX: u64 = 30;
 /// First byte of a 2022 request's header.

@@ -118,36 +118,59 @@ impl Sealer {
         for (piece, place) in pieces.zip(places) {
             let (head, rest) = place.split_at_mut(LENGTH_BYTES.min(place.len()));
             let (body, tag) = rest.split_at_mut(piece.len().min(rest.len()));
-            if let (Some(head), Some(tag)) = (head.first_chunk_mut(), tag.first_chunk_mut()) {
-                self.chunk_at(piece, head, body, tag);
-            }
+            body.copy_from_slice(piece);
+            self.chunk_at(head, body, tag);
         }
     }
 
-    fn chunk_at(
-        &mut self,
-        piece: &[u8],
-        head: &mut [u8; LENGTH_BYTES],
-        body: &mut [u8],
-        tag: &mut [u8; TAG_BYTES],
-    ) {
+    /// Encrypts `payload` where it lies, in as many chunks as it takes: each but the last has
+    /// [`Self::chunk_bytes_max`]. What goes around them is written to `frames`, which is as long as
+    /// [`Self::frame_bytes`] says: [`LENGTH_BYTES`] that go before the first one, [`TAG_BYTES`]
+    /// that go behind it, then the next one's.
+    pub fn seal_in_place(&mut self, payload: &mut [u8], frames: &mut [u8]) {
+        if frames.len() != self.frame_bytes(payload.len()) {
+            debug_assert!(false, "{} bytes for frames", frames.len());
+            // What cannot be sealed must not leave.
+            return payload.fill(0);
+        }
+        let pieces = payload.chunks_mut(self.chunk_bytes_max);
+        for (piece, frame) in pieces.zip(frames.chunks_mut(CHUNK_EXTRA_BYTES)) {
+            let (head, tag) = frame.split_at_mut(LENGTH_BYTES.min(frame.len()));
+            self.chunk_at(head, piece, tag);
+        }
+    }
+
+    /// Bytes of payload in a chunk, at most.
+    #[must_use]
+    pub fn chunk_bytes_max(&self) -> usize {
+        self.chunk_bytes_max
+    }
+
+    fn chunk_at(&mut self, head: &mut [u8], body: &mut [u8], tag: &mut [u8]) {
         let Some(aead) = &mut self.aead else {
             // What cannot be sealed must not leave.
             return body.fill(0);
         };
-        let mut length = u16::try_from(piece.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let mut length = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
         let length_tag = aead.seal(&mut length);
         for (slot, byte) in head.iter_mut().zip(length.iter().chain(&length_tag)) {
             *slot = *byte;
         }
-        body.copy_from_slice(piece);
-        *tag = aead.seal(body);
+        for (slot, byte) in tag.iter_mut().zip(aead.seal(body)) {
+            *slot = byte;
+        }
     }
 
     /// Bytes that [`Self::seal`] makes of so many.
     #[must_use]
     pub fn sealed_bytes(&self, payload: usize) -> usize {
-        payload + payload.div_ceil(self.chunk_bytes_max) * CHUNK_EXTRA_BYTES
+        payload + self.frame_bytes(payload)
+    }
+
+    /// How many of them are no payload.
+    #[must_use]
+    pub fn frame_bytes(&self, payload: usize) -> usize {
+        payload.div_ceil(self.chunk_bytes_max) * CHUNK_EXTRA_BYTES
     }
 
     /// `prefix` and a length, sealed, then what `body` appends, sealed.
