@@ -85,32 +85,32 @@ impl Upstreams {
         let fitting = || all().filter(|(_, (_, set))| fits(set));
         let healthy = || fitting().filter(|(_, (route, _))| !route.is_unhealthy());
         let is_new = |index: &u16| !dial.has_tried(*index);
-        let weigh = |(index, (route, set)): (u16, (&Route, &RouteSettings))| {
-            let latency = route.latency_ms(dc.dc).unwrap_or(LATENCY_UNKNOWN_MS);
-            (index, f64::from(set.weight) * 1_000.0 / latency.max(1.0))
-        };
+        let weigh = weigh(dc.dc);
         // Better one that has failed someone else than one that has just failed this client.
         draw_from(
-            healthy().filter(|(index, _)| is_new(index)).map(weigh),
+            healthy().filter(|(index, _)| is_new(index)).map(&weigh),
             draw,
         )
         .or_else(|| {
             draw_from(
-                fitting().filter(|(index, _)| is_new(index)).map(weigh),
+                fitting().filter(|(index, _)| is_new(index)).map(&weigh),
                 draw,
             )
         })
-        .or_else(|| draw_from(healthy().map(weigh), draw))
-        .or_else(|| draw_from(fitting().map(weigh), draw))
+        .or_else(|| draw_from(healthy().map(&weigh), draw))
+        .or_else(|| draw_from(fitting().map(&weigh), draw))
     }
 
-    /// The route to a middle proxy of a family; `draw` is from 0.0..1.0. Those that hide the port
-    /// they leave from are no way there: it enters the keys. `None`: no route may be taken at all.
+    /// The route to a middle proxy of a DC and family; `draw` is from 0.0..1.0. Those that hide the
+    /// port they leave from are no way there: it enters the keys. How far away a DC is, and with it
+    /// its middle proxies, is known from probes and from clients that go to it directly. `None`: no
+    /// route may be taken at all.
     ///
-    /// Source: middle-proxy.md 9.1.
+    /// Source: config.md 7; middle-proxy.md 9.1.
     pub(crate) fn pick_middle(
         &self,
-        settings: &[RouteSettings],
+        settings: &UpstreamSettings,
+        dc: DcId,
         ipv6: bool,
         draw: f64,
     ) -> Option<u16> {
@@ -119,12 +119,15 @@ impl Upstreams {
             let hides = matches!(route.kind, RouteKind::Shadowsocks { .. });
             route.serves(None) && family && !hides
         };
-        let all = || (0..).zip(self.routes.iter().zip(settings));
+        let row = match settings.dcs.resolve(dc) {
+            Resolved::Found(found) => found.dc,
+            Resolved::Rejected => dc.0,
+        };
+        let weigh = weigh(row);
+        let all = || (0..).zip(self.routes.iter().zip(&settings.routes));
         let fitting = || all().filter(|(_, (_, set))| fits(set));
-        let weigh =
-            |(index, (_, set)): (u16, (&Route, &RouteSettings))| (index, f64::from(set.weight));
         let healthy = fitting().filter(|(_, (route, _))| !route.is_unhealthy());
-        draw_from(healthy.map(weigh), draw).or_else(|| draw_from(fitting().map(weigh), draw))
+        draw_from(healthy.map(&weigh), draw).or_else(|| draw_from(fitting().map(&weigh), draw))
     }
 
     /// Takes in how a connect or probe of one address ended.
@@ -261,6 +264,14 @@ impl Upstreams {
         {
             route.failed(settings.unhealthy_fails);
         }
+    }
+}
+
+/// What a route counts in a draw for this row of DCs.
+fn weigh(dc: i16) -> impl Fn((u16, (&Route, &RouteSettings))) -> (u16, f64) {
+    move |(index, (route, set))| {
+        let latency = route.latency_ms(dc).unwrap_or(LATENCY_UNKNOWN_MS);
+        (index, f64::from(set.weight) * 1_000.0 / latency.max(1.0))
     }
 }
 

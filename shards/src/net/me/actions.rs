@@ -7,7 +7,10 @@ use crate::{
         Millis,
         me::pool::{Action, WriterKey},
     },
-    proto::middle::ops::{ConnId, Note},
+    proto::{
+        dc::DcId,
+        middle::ops::{ConnId, Note},
+    },
 };
 
 impl Shard {
@@ -19,10 +22,10 @@ impl Shard {
             match action {
                 Action::Dial {
                     dial,
+                    dc,
                     endpoint,
                     limits,
-                    dc: _,
-                } => self.me_dial(dial, endpoint, limits),
+                } => self.me_dial(dial, DcId(dc), endpoint, limits),
                 Action::CancelDial(dial) => self.me_cancel_dial(dial),
                 Action::CloseWriter(writer) => self.me_close_writer(writer),
                 Action::Ping { writer, id } => self.me_note_ahead(writer, Note::Ping(id)),

@@ -23,10 +23,13 @@ use crate::{
         },
         timer::Armed,
     },
-    proto::middle::{
-        address::{Known, ProxyAddress, Via},
-        handshake::HandshakeError,
-        opening::{MeChannel, MeOpening, OpeningError, OpeningInput, OpeningStage},
+    proto::{
+        dc::DcId,
+        middle::{
+            address::{Known, ProxyAddress, Via},
+            handshake::HandshakeError,
+            opening::{MeChannel, MeOpening, OpeningError, OpeningInput, OpeningStage},
+        },
     },
 };
 
@@ -41,8 +44,14 @@ const SOCKET: OutgoingOptions<'static> = OutgoingOptions {
 };
 
 impl Shard {
-    /// Starts a dial.
-    pub(super) fn me_dial(&mut self, dial: DialId, endpoint: SocketAddr, limits: DialLimits) {
+    /// Starts a dial to a middle proxy of this DC.
+    pub(super) fn me_dial(
+        &mut self,
+        dial: DialId,
+        dc: DcId,
+        endpoint: SocketAddr,
+        limits: DialLimits,
+    ) {
         let now = self.now;
         let Some(me) = &mut self.me else { return };
         let plan = me.pool.plan();
@@ -61,8 +70,8 @@ impl Shard {
         let draw = self.rng.random_range(0.0..1.0);
         let ipv6 = endpoint.ip().to_canonical().is_ipv6();
         self.upstream.follow(&self.board, now);
-        let routes = &self.settings.upstream.routes;
-        let Some(route) = self.upstream.pick_middle(routes, ipv6, draw) else {
+        let settings = &self.settings.upstream;
+        let Some(route) = self.upstream.pick_middle(settings, dc, ipv6, draw) else {
             let why = "no upstream leads to an ME of this family";
             return self.me_dial_ended(dial, DialFailure::Other(why));
         };

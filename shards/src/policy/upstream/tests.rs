@@ -319,7 +319,11 @@ fn shares_follow_weight_and_latency() {
         for _ in 0..20_000 {
             let draw = dice.random_range(0.0..1.0);
             let mut client = Client::new(&mut ways, &settings, 2);
-            picks[usize::from(hop(client.connect(draw)).0)] += 1.0 / 20_000.0;
+            let route = hop(client.connect(draw)).0;
+            picks[usize::from(route)] += 1.0 / 20_000.0;
+            // The way to a middle proxy of the DC is the same one.
+            let middle = ways.pick_middle(&settings, DcId(-2), false, draw);
+            assert_eq!(middle, Some(route));
         }
         picks
     };
@@ -468,18 +472,25 @@ fn middle_proxies_are_reached_by_routes_that_tell_where_they_leave_from() {
         ..RouteSettings::direct(true, true, false)
     };
     let routes = [sealed, reserved, RouteSettings::direct(true, false, false)];
+    let with = |routes: &[RouteSettings]| UpstreamSettings {
+        routes: routes.to_vec(),
+        ..settings(&[])
+    };
+    let pick = |upstreams: &Upstreams, routes: &[RouteSettings], ipv6: bool, draw: f64| {
+        upstreams.pick_middle(&with(routes), DcId(1), ipv6, draw)
+    };
     let mut upstreams = Upstreams::new(routes.len());
     for draw in [0.0, 0.5, 0.99] {
-        assert_eq!(upstreams.pick_middle(&routes, false, draw), Some(2));
-        assert_eq!(upstreams.pick_middle(&routes, true, draw), None);
+        assert_eq!(pick(&upstreams, &routes, false, draw), Some(2));
+        assert_eq!(pick(&upstreams, &routes, true, draw), None);
     }
     // A route without an alternative is taken, healthy or not; a healthy one is taken rather.
     upstreams.routes[2].set_healthy(false);
-    assert_eq!(upstreams.pick_middle(&routes, false, 0.5), Some(2));
+    assert_eq!(pick(&upstreams, &routes, false, 0.5), Some(2));
     let both = [RouteSettings::direct(true, false, false), routes[2].clone()];
     let mut upstreams = Upstreams::new(both.len());
     upstreams.routes[0].set_healthy(false);
-    assert_eq!(upstreams.pick_middle(&both, false, 0.0), Some(1));
+    assert_eq!(pick(&upstreams, &both, false, 0.0), Some(1));
 }
 
 /// A client of DC 1 whose first hop, a server, was connected in no time.
