@@ -13,6 +13,7 @@
 mod entries;
 mod iptables;
 mod nft;
+mod owner;
 mod pressure;
 mod tools;
 mod wish;

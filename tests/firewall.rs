@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "firewall/two.rs"]
+mod two;
 #[path = "firewall/untracked.rs"]
 mod untracked;
 

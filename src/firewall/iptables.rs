@@ -7,20 +7,21 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use super::wish::{Limit, Target};
 
-/// Our chains: table, name, and where the jump to it is.
+/// Our chains: table, what the name begins with before its owner's, and where the jump to it is.
 pub(super) const CHAINS: [(&str, &str, &str); 3] = [
-    ("raw", "PINNACE_IN", "PREROUTING"),
-    ("raw", "PINNACE_OUT", "OUTPUT"),
-    ("filter", "PINNACE_SYN", "INPUT"),
+    ("raw", "PINNACE_IN_", "PREROUTING"),
+    ("raw", "PINNACE_OUT_", "OUTPUT"),
+    ("filter", "PINNACE_SYN_", "INPUT"),
 ];
 
-/// Rules of one family; `None` when it has none. `pid` names their owner. Tables of sources are
-/// named after the `number` of this change: the kernel would go on with an earlier one's settings.
+/// Rules of one family; `None` when it has none. Tables of sources are named after their owner,
+/// since all processes share them, and after the `number` of this change: the kernel would go on
+/// with an earlier one's settings.
 pub(super) fn script(
     untracked: &[Target],
     limits: &[Limit],
     v6: bool,
-    (pid, number): (u32, u32),
+    (owner, number): (&str, u32),
 ) -> Option<String> {
     let untracked: Vec<_> = untracked.iter().filter(|t| t.ip.is_ipv6() == v6).collect();
     let limits = limits.iter().enumerate();
@@ -29,46 +30,42 @@ pub(super) fn script(
         .collect();
     let mut out = String::new();
     if !untracked.is_empty() {
-        out.push_str(
-            "*raw\n:PINNACE_IN - [0:0]\n:PINNACE_OUT - [0:0]\n-A PREROUTING -j PINNACE_IN\n\
-             -A OUTPUT -j PINNACE_OUT\n",
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "*raw\n:PINNACE_IN_{owner} - [0:0]\n:PINNACE_OUT_{owner} - [0:0]\n\
+             -A PREROUTING -j PINNACE_IN_{owner}\n-A OUTPUT -j PINNACE_OUT_{owner}"
         );
-        own(&mut out, "PINNACE_IN", pid);
         for target in untracked {
             let (to, from) = (side(target, "-d", "--dport"), side(target, "-s", "--sport"));
-            // Writing to a String cannot fail.
             let _ = writeln!(
                 out,
-                "-A PINNACE_IN -p tcp{to} -m addrtype --dst-type LOCAL -j CT --notrack"
+                "-A PINNACE_IN_{owner} -p tcp{to} -m addrtype --dst-type LOCAL -j CT --notrack"
             );
-            let _ = writeln!(out, "-A PINNACE_OUT -p tcp{from} -j CT --notrack");
+            let _ = writeln!(out, "-A PINNACE_OUT_{owner} -p tcp{from} -j CT --notrack");
             // Clients on this host: a web server in front of us, for one.
             let _ = writeln!(
                 out,
-                "-A PINNACE_OUT -p tcp{to} -m addrtype --dst-type LOCAL -j CT --notrack"
+                "-A PINNACE_OUT_{owner} -p tcp{to} -m addrtype --dst-type LOCAL -j CT --notrack"
             );
         }
         out.push_str("COMMIT\n");
     }
     if !limits.is_empty() {
-        out.push_str("*filter\n:PINNACE_SYN - [0:0]\n-I INPUT -j PINNACE_SYN\n");
-        own(&mut out, "PINNACE_SYN", pid);
+        let _ = writeln!(
+            out,
+            "*filter\n:PINNACE_SYN_{owner} - [0:0]\n-I INPUT -j PINNACE_SYN_{owner}"
+        );
         for (at, limit) in limits {
-            rules(&mut out, (at, number), limit);
+            rules(&mut out, (at, owner, number), limit);
         }
         out.push_str("COMMIT\n");
     }
     (!out.is_empty()).then_some(out)
 }
 
-/// A rule that does nothing but name the owner.
-fn own(out: &mut String, chain: &str, pid: u32) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "-A {chain} -m comment --comment \"pinnace pid {pid}\"");
-}
-
 /// One that looks like those of iOS goes by its own rate only.
-fn rules(out: &mut String, (at, number): (usize, u32), limit: &Limit) {
+fn rules(out: &mut String, (at, owner, number): (usize, &str, u32), limit: &Limit) {
     let to = side(&limit.target, "-d", "--dport");
     // The whole packet: 44 bytes of TCP and a header of the family.
     let ios = match limit.target.ip {
@@ -78,7 +75,7 @@ fn rules(out: &mut String, (at, number): (usize, u32), limit: &Limit) {
     let over = |name: &str, rate: super::wish::Rate| {
         format!(
             "-m hashlimit --hashlimit-above {} --hashlimit-burst {} --hashlimit-mode srcip \
-             --hashlimit-name pinnace_{name}{at}_{number} --hashlimit-htable-expire {} \
+             --hashlimit-name pinnace_{name}{at}_{owner}_{number} --hashlimit-htable-expire {} \
              --hashlimit-htable-size {} -j DROP",
             rate.per(),
             rate.burst,
@@ -86,7 +83,7 @@ fn rules(out: &mut String, (at, number): (usize, u32), limit: &Limit) {
             limit.table_size
         )
     };
-    let syn = format!("-A PINNACE_SYN -p tcp{to} --syn");
+    let syn = format!("-A PINNACE_SYN_{owner} -p tcp{to} --syn");
     let _ = writeln!(out, "{syn} {ios} {}", over("ios", limit.ios));
     let _ = writeln!(out, "{syn} {ios} -j RETURN");
     let _ = writeln!(out, "{syn} {}", over("all", limit.general));
@@ -114,21 +111,22 @@ mod tests {
              synlimit_hashlimit_expire_ms = 9\nsynlimit_hashlimit_size = 77\n\
              [[server.listeners]]\nip = \"::\"\nport = 5\n",
         );
-        let v4 = script(&all.untracked, &all.limits, false, (7, 1)).unwrap();
+        let v4 = script(&all.untracked, &all.limits, false, ("7", 1)).unwrap();
         for part in [
-            "-A PINNACE_IN -p tcp -d 192.0.2.1 --dport 443 -m addrtype --dst-type LOCAL -j CT",
-            "-A PINNACE_OUT -p tcp -s 192.0.2.1 --sport 443 -j CT --notrack",
-            "-A PINNACE_IN -m comment --comment \"pinnace pid 7\"\n",
-            "-A PINNACE_SYN -m comment --comment \"pinnace pid 7\"\n",
+            "-A PINNACE_IN_7 -p tcp -d 192.0.2.1 --dport 443 -m addrtype --dst-type LOCAL -j CT",
+            "-A PINNACE_OUT_7 -p tcp -s 192.0.2.1 --sport 443 -j CT --notrack",
+            "-A PREROUTING -j PINNACE_IN_7\n-A OUTPUT -j PINNACE_OUT_7\n",
+            "-I INPUT -j PINNACE_SYN_7\n-A PINNACE_SYN_7 ",
+            "--hashlimit-name pinnace_all0_7_1 ",
             "--syn -m length --length 64 -m hashlimit --hashlimit-above 12/second",
             "--hashlimit-above 48/minute --hashlimit-burst 1 --hashlimit-mode srcip",
             "--hashlimit-htable-expire 9 --hashlimit-htable-size 77 -j DROP",
         ] {
             assert!(v4.contains(part), "{part}\n{v4}");
         }
-        let v6 = script(&all.untracked, &all.limits, true, (7, 1)).unwrap();
-        assert!(v6.contains("-A PINNACE_IN -p tcp --dport 5"));
+        let v6 = script(&all.untracked, &all.limits, true, ("7", 1)).unwrap();
+        assert!(v6.contains("-A PINNACE_IN_7 -p tcp --dport 5"));
         assert!(!v6.contains("192.0.2.1") && !v6.contains("PINNACE_SYN"));
-        assert_eq!(script(&[], &[], false, (7, 1)), None);
+        assert_eq!(script(&[], &[], false, ("7", 1)), None);
     }
 }

@@ -1,20 +1,23 @@
 //! A wish as a script for nft: one table of our own, put in place of the last in one transaction.
+//! Each process has a table by its owner's name.
 
 use std::{fmt::Write as _, net::IpAddr};
 
 use super::wish::{Limit, Target};
 
-/// Takes our table away, whether there is one or not.
-pub(super) const REMOVE: &str = "table inet pinnace\ndelete table inet pinnace\n";
+/// What the name of every table of ours begins with; its owner's follows.
+pub(super) const PREFIX: &str = "pinnace_";
 
-/// Puts a table with these rules in the place of the one that is there; `pid` names its owner.
-pub(super) fn script(untracked: &[Target], limits: &[Limit], pid: u32) -> String {
-    let mut out = REMOVE.to_owned();
+/// Takes the owner's table away, whether there is one or not.
+pub(super) fn remove(owner: &str) -> String {
+    format!("table inet {PREFIX}{owner}\ndelete table inet {PREFIX}{owner}\n")
+}
+
+/// Puts a table with these rules in the place of the owner's that is there.
+pub(super) fn script(untracked: &[Target], limits: &[Limit], owner: &str) -> String {
+    let mut out = remove(owner);
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "table inet pinnace {{\n  comment \"pinnace pid {pid}\""
-    );
+    let _ = writeln!(out, "table inet {PREFIX}{owner} {{");
     for (at, limit) in limits.iter().enumerate() {
         sets(&mut out, at, limit);
     }
@@ -135,9 +138,9 @@ mod tests {
              [[server.listeners]]\nip = \"192.0.2.1\"\nsynlimit = \"nftables\"\n\
              [[server.listeners]]\nip = \"::\"\nport = 5\n",
         );
-        let text = script(&all.untracked, &all.limits, 7);
+        let text = script(&all.untracked, &all.limits, "7");
         for part in [
-            "comment \"pinnace pid 7\"",
+            "table inet pinnace_7\ndelete table inet pinnace_7\ntable inet pinnace_7 {\n",
             "    ip daddr 192.0.2.1 tcp dport 443 fib daddr type local notrack",
             "    meta nfproto ipv6 tcp dport 5 fib daddr type local notrack",
             "    ip saddr 192.0.2.1 tcp sport 443 notrack",
@@ -148,7 +151,7 @@ mod tests {
             assert!(text.contains(part), "{part}\n{text}");
         }
         assert_eq!(text.matches("chain limit_").count(), 1);
-        assert!(!script(&all.untracked, &[], 7).contains("input"));
-        assert!(!script(&[], &all.limits, 7).contains("notrack"));
+        assert!(!script(&all.untracked, &[], "7").contains("input"));
+        assert!(!script(&[], &all.limits, "7").contains("notrack"));
     }
 }

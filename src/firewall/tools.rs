@@ -1,8 +1,9 @@
 //! The firewall's programs: where they are, whether we may use them, running them with a limit.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
-    io::{Read as _, Write as _},
+    io::{self, Read, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,17 +13,20 @@ use std::{
 
 use super::{
     iptables, nft,
+    owner::{Owner, named},
     wish::{Backend, Limit, Target, Tool, Wish},
 };
 
 /// What the host offers.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Tools {
     nft: Option<PathBuf>,
     iptables: Option<PathBuf>,
     ip6tables: Option<PathBuf>,
     /// This process may change the firewall.
     pub(super) may: bool,
+    /// Whose name our rules carry; none where we may have none.
+    owner: Option<Owner>,
     /// Rules of ours are there, or may be: of nft, of iptables.
     used: (bool, bool),
     /// Counts changes.
@@ -35,11 +39,13 @@ const RUN_LIMIT: Duration = Duration::from_secs(10);
 impl Tools {
     /// Looks along `PATH`, and at this process's rights.
     pub(super) fn find() -> Self {
+        let may = fs::read_to_string("/proc/self/status").is_ok_and(|text| may(&text));
         Self {
             nft: program("nft"),
             iptables: program("iptables"),
             ip6tables: program("ip6tables"),
-            may: fs::read_to_string("/proc/self/status").is_ok_and(|text| may(&text)),
+            may,
+            owner: may.then(|| Owner::claim(std::process::id()).ok()).flatten(),
             used: (false, false),
             number: 0,
         }
@@ -97,10 +103,11 @@ impl Tools {
         if none && !self.used.0 {
             return Ok(());
         }
+        let owner = self.owner.as_ref().ok_or(NO_NAME)?.name();
         self.used.0 = true;
         let text = match none {
-            true => nft::REMOVE.to_owned(),
-            false => nft::script(untracked, limits, std::process::id()),
+            true => nft::remove(owner),
+            false => nft::script(untracked, limits, owner),
         };
         run(program, &["-f", "-"], &text)?;
         self.used.0 = !none;
@@ -112,18 +119,18 @@ impl Tools {
         if none && !self.used.1 {
             return Ok(());
         }
+        let owner = self.owner.as_ref().ok_or(NO_NAME)?.name();
         self.used.1 = true;
         self.number += 1;
         for (program, v6) in [(&self.iptables, false), (&self.ip6tables, true)] {
-            let owner = (std::process::id(), self.number);
-            let script = iptables::script(untracked, limits, v6, owner);
+            let script = iptables::script(untracked, limits, v6, (owner, self.number));
             match (program, script) {
                 (Some(program), Some(script)) => {
-                    remove_chains(program);
+                    remove_chains(program, owner);
                     let restore = with_suffix(program, "-restore");
                     run(&restore, &["-w", "5", "--noflush"], &script)?;
                 }
-                (Some(program), None) => remove_chains(program),
+                (Some(program), None) => remove_chains(program, owner),
                 (None, None) => {}
                 (None, Some(_)) => {
                     return Err(format!("no ip{}tables on PATH", if v6 { "6" } else { "" }));
@@ -134,39 +141,38 @@ impl Tools {
         Ok(())
     }
 
-    /// Takes away what earlier processes left behind: those that were killed, with either tool.
+    /// Takes away what processes left behind that were killed, with either tool, and nothing of
+    /// one that lives. To be called before the first change of our own.
     pub(super) fn remove_stale(&self) {
-        if !self.may {
+        let Some(own) = &self.owner else {
             return;
-        }
-        let list = ["list", "table", "inet", "pinnace"];
-        if let Some(nft) = &self.nft
-            && output(nft, &list).is_ok_and(|text| is_stale(&text))
-        {
-            // What cannot be removed does no more harm than before.
-            drop(run(nft, &["-f", "-"], nft::REMOVE));
+        };
+        // Under our own name there can only be what somebody left who had it before.
+        let clear_up = |name: &str, remove: &dyn Fn()| {
+            let held = Owner::take_over(name);
+            if held.is_some() || name == own.name() {
+                remove();
+            }
+        };
+        if let Some(nft) = &self.nft {
+            let list = output(nft, &["list", "tables", "inet"]).unwrap_or_default();
+            for name in named(&list, nft::PREFIX) {
+                // What cannot be removed does no more harm than before.
+                clear_up(name, &|| drop(run(nft, &["-f", "-"], &nft::remove(name))));
+            }
         }
         for program in [&self.iptables, &self.ip6tables].into_iter().flatten() {
-            // The third chain goes with the first.
-            let stale = |(table, chain)| {
-                let list = ["-w", "5", "-t", table, "-S", chain];
-                output(program, &list).is_ok_and(|text| is_stale(&text))
-            };
-            if [("raw", "PINNACE_IN"), ("filter", "PINNACE_SYN")]
-                .into_iter()
-                .any(stale)
-            {
-                remove_chains(program);
+            let mut names = BTreeSet::new();
+            for (table, prefix, from) in iptables::CHAINS {
+                let jumps = output(program, &["-w", "5", "-t", table, "-S", from]);
+                let jumps = jumps.unwrap_or_default();
+                names.extend(named(&jumps, prefix).map(str::to_owned));
+            }
+            for name in &names {
+                clear_up(name, &|| remove_chains(program, name));
             }
         }
     }
-}
-
-/// Whether the owner that these rules name is gone; those that name none are of nobody.
-fn is_stale(rules: &str) -> bool {
-    let owner = rules.split("pinnace pid ").nth(1);
-    let owner = owner.and_then(|rest| rest.split('"').next());
-    owner.is_none_or(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 fn missing(backend: Backend) -> &'static str {
@@ -177,14 +183,14 @@ fn missing(backend: Backend) -> &'static str {
     }
 }
 
-/// Our chains and the jumps to them, as far as they are there.
-fn remove_chains(program: &Path) {
-    for (table, chain, from) in iptables::CHAINS {
+/// An owner's chains and the jumps to them, as far as they are there.
+fn remove_chains(program: &Path, owner: &str) {
+    for (table, prefix, from) in iptables::CHAINS {
+        let chain = &format!("{prefix}{owner}");
         let call = |args: &[&str]| {
             let all = [&["-w", "5", "-t", table], args].concat();
             run(program, &all, "").is_ok()
         };
-        // A jump for each process that was killed.
         while call(&["-D", from, "-j", chain]) {}
         let _ = call(&["-F", chain]) && call(&["-X", chain]);
     }
@@ -236,29 +242,31 @@ fn call(program: &Path, args: &[&str], input: &str) -> Result<String, String> {
         // One that does not read says why with its status.
         drop(stdin.write_all(input.as_bytes()));
     }
-    let status = wait(&mut child).ok_or_else(|| format!("{name} does not end"))?;
-    let text = |from: Option<&mut dyn std::io::Read>| {
-        let mut text = String::new();
-        if let Some(from) = from {
-            drop(from.take(OUTPUT_MAX).read_to_string(&mut text));
-        }
-        text
-    };
-    let stdout = child
-        .stdout
-        .as_mut()
-        .map(|out| out as &mut dyn std::io::Read);
-    let printed = text(stdout);
-    if status {
+    let (printed, complaint) = (child.stdout.take(), child.stderr.take());
+    // A long list of rules is more than a pipe holds.
+    let (status, printed) = thread::scope(|scope| {
+        let reader = thread::Builder::new().spawn_scoped(scope, || text(printed));
+        let status = wait(&mut child);
+        let printed = reader.ok().and_then(|reader| reader.join().ok());
+        (status, printed.unwrap_or_default())
+    });
+    if status.ok_or_else(|| format!("{name} does not end"))? {
         return Ok(printed);
     }
-    let stderr = child
-        .stderr
-        .as_mut()
-        .map(|out| out as &mut dyn std::io::Read);
-    let complaint = text(stderr);
+    let complaint = text(complaint);
     let first = complaint.lines().find(|line| !line.trim().is_empty());
     Err(format!("{name}: {}", first.unwrap_or("failed").trim()))
+}
+
+/// What can be read to the end, as far as it is kept.
+fn text(from: Option<impl Read>) -> String {
+    let Some(mut from) = from else {
+        return String::new();
+    };
+    let mut text = Vec::new();
+    drop(from.by_ref().take(OUTPUT_MAX).read_to_end(&mut text));
+    drop(io::copy(&mut from, &mut io::sink()));
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Whether it succeeded; `None`: it was killed because it took too long.
@@ -280,10 +288,11 @@ fn wait(child: &mut Child) -> Option<bool> {
     }
 }
 
-/// Less than a pipe holds, so that nobody waits for us to read.
-const OUTPUT_MAX: u64 = 60_000;
+/// So much of what a program prints is looked at.
+const OUTPUT_MAX: u64 = 1 << 20;
 
 /// Why nothing can be done.
+const NO_NAME: &str = "no Unix socket is to be had, whose name the rules would carry";
 const NO_RIGHT: &str =
     "this process lacks CAP_NET_ADMIN; add it to AmbientCapabilities in the service file";
 
@@ -309,5 +318,7 @@ mod tests {
             Ok("as given".into())
         );
         assert!(run(Path::new("/no/such/program"), &[], "").is_err());
+        let long = output(shell, &["-c", "head -c 200000 /dev/zero; echo end"]).unwrap();
+        assert!(long.len() == 200_004 && long.ends_with("end\n"));
     }
 }

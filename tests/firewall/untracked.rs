@@ -13,7 +13,7 @@ use super::{
         Config, Proxy,
         config::ALICE,
         fake_dc,
-        namespace::{alone, says, table},
+        namespace::{alone, chains, says, table},
         servers::find,
         wait_until,
     },
@@ -85,8 +85,7 @@ async fn check_both_modes(backend: &str) {
             .start();
         applied(&proxy, 1);
         let rules = rules(backend == "nftables");
-        let port = proxy.addr.port();
-        for rule in expected(backend == "nftables", hybrid, port) {
+        for rule in expected(backend == "nftables", hybrid, &proxy) {
             assert!(rules.contains(&rule), "{rule}\n{rules}");
         }
         check_tracking(&proxy, hybrid).await;
@@ -147,14 +146,11 @@ fn rules(nft: bool) -> String {
 
 /// What there is of ours: nft's table, and the raw tables of iptables and ip6tables.
 fn left() -> [Option<String>; 3] {
-    let raw = |program: &str| {
-        let all = says(program, &["-t", "raw", "-S"])?;
-        all.contains("PINNACE").then_some(all)
-    };
+    let raw = |program: &str| chains(program, "raw");
     [table(), raw("iptables"), raw("ip6tables")]
 }
 
-fn expected(nft: bool, hybrid: bool, port: u16) -> Vec<String> {
+fn expected(nft: bool, hybrid: bool, proxy: &Proxy) -> Vec<String> {
     let rules: &[&str] = match (nft, hybrid) {
         (true, false) => &[
             "meta nfproto ipv4 tcp dport PORT fib daddr type local notrack",
@@ -167,17 +163,17 @@ fn expected(nft: bool, hybrid: bool, port: u16) -> Vec<String> {
             "ip6 saddr ::1 tcp sport PORT notrack",
         ],
         (false, false) => &[
-            "-A PINNACE_IN -p tcp -m tcp --dport PORT -m addrtype --dst-type LOCAL -j CT --notrack",
-            "-A PINNACE_OUT -p tcp -m tcp --sport PORT -j CT --notrack",
+            "-A PINNACE_IN_PID -p tcp -m tcp --dport PORT -m addrtype --dst-type LOCAL -j CT --notrack",
+            "-A PINNACE_OUT_PID -p tcp -m tcp --sport PORT -j CT --notrack",
         ],
         (false, true) => &[
-            "-A PINNACE_OUT -s 127.0.0.1/32 -p tcp -m tcp --sport PORT -j CT --notrack",
-            "-A PINNACE_OUT -s ::1/128 -p tcp -m tcp --sport PORT -j CT --notrack",
+            "-A PINNACE_OUT_PID -s 127.0.0.1/32 -p tcp -m tcp --sport PORT -j CT --notrack",
+            "-A PINNACE_OUT_PID -s ::1/128 -p tcp -m tcp --sport PORT -j CT --notrack",
         ],
     };
-    let port = port.to_string();
-    let rules = rules.iter().map(|rule| rule.replace("PORT", &port));
-    rules.collect()
+    let (port, pid) = (proxy.addr.port().to_string(), proxy.pid().to_string());
+    let filled = |rule: &&str| rule.replace("PORT", &port).replace("PID", &pid);
+    rules.iter().map(filled).collect()
 }
 
 /// Directory of programs without nft.
@@ -210,7 +206,7 @@ async fn child_without_nft() {
     applied(&proxy, 1);
     assert_eq!(table(), None);
     let text = rules(false);
-    for rule in expected(false, true, proxy.addr.port()) {
+    for rule in expected(false, true, &proxy) {
         assert!(text.contains(&rule), "{rule}\n{text}");
     }
     check_tracking(&proxy, true).await;

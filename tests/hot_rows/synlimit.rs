@@ -5,7 +5,7 @@ use super::{
     reload, start,
     support::{
         Config, Proxy, fake_dc,
-        namespace::{alone, says, table},
+        namespace::{alone, chains, table},
         wait_until,
     },
 };
@@ -109,7 +109,7 @@ fn child_with_nft() {
 #[test]
 #[ignore = "child of another test"]
 fn child_with_iptables() {
-    let rules = || says("iptables", &["-S", "PINNACE_SYN"]);
+    let rules = || chains("iptables", "filter");
     let mut proxy = limited("iptables");
     wait_until("the chain is there", rules);
     for (key, value, listed) in BY_IPTABLES {

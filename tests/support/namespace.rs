@@ -51,7 +51,23 @@ pub(crate) fn says(program: &str, args: &[&str]) -> Option<String> {
     output.status.success().then_some(text)
 }
 
-/// Our table as nft lists it; `None` when there is none.
+/// Our tables as nft lists them, one for each process; `None` when there is none.
 pub(crate) fn table() -> Option<String> {
-    says("nft", &["list", "table", "inet", "pinnace"])
+    let names = says("nft", &["list", "tables", "inet"])?;
+    let ours = names
+        .lines()
+        .filter_map(|line| line.strip_prefix("table inet "));
+    let ours = ours.filter(|name| name.starts_with("pinnace"));
+    let listed: Vec<String> = ours
+        .filter_map(|name| says("nft", &["list", "table", "inet", name]))
+        .collect();
+    (!listed.is_empty()).then(|| listed.concat())
+}
+
+/// Rules of a table of iptables or ip6tables, as far as they are ours; `None` when there are none.
+pub(crate) fn chains(program: &str, table: &str) -> Option<String> {
+    let all = says(program, &["-t", table, "-S"])?;
+    let ours = all.lines().filter(|line| line.contains("PINNACE"));
+    let ours: Vec<&str> = ours.collect();
+    (!ours.is_empty()).then(|| ours.join("\n") + "\n")
 }
