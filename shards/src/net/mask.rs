@@ -58,6 +58,10 @@ const NAME_PAUSE: Duration = Duration::from_millis(50);
 /// What the kernel holds of a site's answer at either socket.
 const KERNEL_BYTES: usize = 128 * 1024;
 
+/// What is taken of a site's answer at once. A few hundred KiB for a stranger who then does not
+/// read must be copied out of the shared buffer, which took milliseconds of a turn.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
 /// What a waiting stranger may send ahead before it is no longer read.
 const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -307,6 +311,7 @@ impl Shard {
         self.totals.core.masks_total += 1;
         self.totals.core.masks_current += 1;
         self.engine.send_bytes(socket, seen.into_boxed_slice());
+        self.engine.limit_receives(socket, Some(RECEIVE_BYTES));
         self.engine.resume(socket);
         if paused {
             self.engine.resume(client);

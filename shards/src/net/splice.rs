@@ -33,7 +33,7 @@ pub(super) struct Splice {
 
 /// Unsent bytes of one side before the other is no longer read: a stranger who does not read is
 /// worth less than a client (`shards.queue_bytes_max`).
-const QUEUE_BYTES: usize = 64 * 1024;
+const QUEUE_BYTES: usize = 32 * 1024;
 
 const CLIENT: usize = 0;
 const HOST: usize = 1;
