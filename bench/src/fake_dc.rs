@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::Duration,
@@ -18,6 +18,8 @@ use std::{
 
 use shards::proto::{dc::DcId, framing::Framing};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use crate::urgent;
 
 /// A running fake DC; it ends, with all its connections, when this is dropped.
 #[derive(Debug)]
@@ -133,6 +135,18 @@ impl FakeDc {
         self.shared.seen().clear();
     }
 
+    /// Its thread goes before others of its core from now on. False where that is not allowed.
+    pub fn go_first(&self) -> bool {
+        self.control.send_modify(|control| control.first = true);
+        for _ in 0..ANSWER_WAITS {
+            match self.shared.first.load(Relaxed) {
+                FIRST_UNKNOWN => std::thread::sleep(Duration::from_millis(1)),
+                known => return known == FIRST_YES,
+            }
+        }
+        false
+    }
+
     /// Sets what goes wrong from now on. After [`Fault::Refuse`] the port is closed when this
     /// returns, and open again when another fault is set.
     pub fn set_fault(&self, fault: Fault) {
@@ -143,7 +157,7 @@ impl FakeDc {
             wait = c.turn;
         });
         // The accept loop answers within one turn of its runtime; a dead one must not hang a test.
-        for _ in 0..5_000 {
+        for _ in 0..ANSWER_WAITS {
             if self.shared.turn_done.load(Relaxed) >= wait {
                 return;
             }
@@ -162,6 +176,12 @@ impl Drop for FakeDc {
     }
 }
 
+/// Milliseconds in which the serving thread takes in what it is told.
+const ANSWER_WAITS: u32 = 5_000;
+const FIRST_UNKNOWN: u8 = 0;
+const FIRST_NO: u8 = 1;
+const FIRST_YES: u8 = 2;
+
 /// Openings kept for [`FakeDc::seen`].
 pub const SEEN_MAX: usize = 20_000;
 
@@ -169,6 +189,7 @@ pub const SEEN_MAX: usize = 20_000;
 struct Control {
     fault: Fault,
     turn: u64,
+    first: bool,
     stop: bool,
 }
 
@@ -182,6 +203,8 @@ struct Shared {
     bytes_out: AtomicU64,
     damaged: AtomicU64,
     turn_done: AtomicU64,
+    /// Whether the thread goes first: one of `FIRST_*`.
+    first: AtomicU8,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -217,6 +240,14 @@ impl Server {
             let control = *changes.borrow_and_update();
             if control.stop {
                 return;
+            }
+            if control.first && shared.first.load(Relaxed) == FIRST_UNKNOWN {
+                let granted = if urgent::go_first() {
+                    FIRST_YES
+                } else {
+                    FIRST_NO
+                };
+                shared.first.store(granted, Relaxed);
             }
             match control.fault {
                 Fault::Refuse => listener = None,

@@ -70,6 +70,8 @@ pub struct Held {
 pub struct Hostile {
     /// What was done.
     pub plan: HostilePlan,
+    /// The clients' thread went before the crowd's.
+    pub clients_first: bool,
     /// Nobody else is there.
     pub calm: Vec<Phase>,
     /// The crowd comes, stays and leaves.
@@ -120,7 +122,13 @@ impl std::fmt::Display for Hostile {
         )?;
         writeln!(
             f,
-            "p99 in us, on the way through the proxy and as clients see it on their busy core"
+            "p99 in us, on the way through the proxy and as clients see it on their busy core, \
+             where they {}",
+            if self.clients_first {
+                "go first"
+            } else {
+                "wait with the crowd's threads (CAP_SYS_NICE is missing)"
+            }
         )?;
         writeln!(
             f,
@@ -185,6 +193,7 @@ pub fn hostile(
     let before_attacked = descriptors(attacked.process().pid());
     let mut all = Hostile {
         plan: plan.clone(),
+        clients_first: quiet.goes_first(),
         calm: Vec::new(),
         crowd: Vec::new(),
         before,

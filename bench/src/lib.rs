@@ -36,5 +36,6 @@ pub mod standing;
 pub mod suite;
 pub mod target;
 pub mod transport;
+mod urgent;
 pub mod ways;
 pub mod wire;

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -19,6 +19,7 @@ use crate::{
     load::LoadError,
     stall::Watch,
     target::Target,
+    urgent,
 };
 
 /// One phase.
@@ -54,6 +55,7 @@ struct Seen {
     latency: Mutex<Latencies>,
     failed: Mutex<Option<(usize, ClientError)>>,
     connected: AtomicU64,
+    first: AtomicBool,
 }
 
 /// As the clients see them, and through the proxy alone.
@@ -93,6 +95,9 @@ impl Quiet {
         let thread = std::thread::Builder::new()
             .name("quiet".into())
             .spawn(move || {
+                if what == Ask::Stamped {
+                    shared.first.store(urgent::go_first(), Relaxed);
+                }
                 runtime.block_on(async {
                     let mut asking = JoinSet::new();
                     for (number, dial) in dials.into_iter().enumerate() {
@@ -144,6 +149,11 @@ impl Quiet {
             through: seen.through.percentiles(),
             growth_bytes: watch.growth(),
         })
+    }
+
+    /// The clients' thread goes before others of its core ([`urgent`](crate::urgent)).
+    pub(crate) fn goes_first(&self) -> bool {
+        self.seen.first.load(Relaxed)
     }
 
     fn check(&self) -> Result<(), LoadError> {

@@ -124,6 +124,12 @@ impl Bench {
         })
     }
 
+    /// The DC's thread goes before others of the load's cores from now on. False where that is not
+    /// allowed.
+    pub fn dc_goes_first(&self) -> bool {
+        self.dc.go_first()
+    }
+
     /// The settings it was made with.
     pub fn setup(&self) -> &Setup {
         &self.setup

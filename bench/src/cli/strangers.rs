@@ -105,6 +105,8 @@ pub(super) fn hostile_crowd(args: &HostileArgs) -> Outcome {
         _ => None,
     };
     let attacked = relay.as_ref().unwrap_or(&target);
+    // As the clients' own thread. Where it is not allowed the clients say so.
+    bench.dc_goes_first();
     let outcome = hostile(&target, attacked, Mode::from(args.mode), &plan)?;
     print!("{outcome}");
     if let Some(path) = &args.common.json {
