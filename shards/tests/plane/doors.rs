@@ -78,7 +78,15 @@ fn unix_socket_serves_on_all_shards_and_leaves_no_file() {
     let now = proxy.until("all", |now| now.core.sessions_current == 16);
     let from = now.user_ips.iter().find(|row| row.active > 0);
     assert_eq!(from.expect("sessions").ip, Ipv4Addr::LOCALHOST);
-    let by_shard = proxy.by_shard(|now| now.core.sessions_current);
+    // Whoever wakes first accepts: on a busy machine that may be one shard many times.
+    let mut by_shard = proxy.by_shard(|now| now.core.sessions_current);
+    while by_shard.contains(&0) && talks.len() < 400 {
+        talks.push(Talk::secure(near));
+        if let Some(talk) = talks.last_mut() {
+            talk.round_trip(1, 5_000);
+        }
+        by_shard = proxy.by_shard(|now| now.core.sessions_current);
+    }
     assert!(by_shard.iter().all(|count| *count > 0), "{by_shard:?}");
     Talk::tls(near).round_trip(2, 5_000);
     drop(talks);

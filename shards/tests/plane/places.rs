@@ -239,7 +239,8 @@ fn refused_user_looks_like_a_stranger() {
             }
             let (got, took) = until_closed(&mut stream);
             assert_eq!(got, b"");
-            assert!(took >= Duration::from_millis(100), "{bad:?} after {took:?}");
+            // The limit began at the accept, a little before we began to wait.
+            assert!(took >= Duration::from_millis(90), "{bad:?} after {took:?}");
         }
         let now = proxy.snapshot();
         assert_eq!(now.bad_by_class[bad as usize], 2, "{bad:?}");

@@ -36,7 +36,8 @@ fn expect_silence(addr: SocketAddr, bytes: &[u8]) {
     stream.write_all(bytes).expect("write");
     let (got, took) = until_closed(&mut stream);
     assert_eq!(got, b"");
-    assert!(took >= HANDSHAKE, "closed after {took:?}");
+    // The limit began at the accept, which a busy machine has behind it when we begin to wait.
+    assert!(took * 10 >= HANDSHAKE * 9, "closed after {took:?}");
     assert!(took < 20 * HANDSHAKE, "closed after {took:?}");
 }
 
