@@ -32,12 +32,14 @@ fn header(secret: &Secret) -> [u8; 64] {
 
 /// Sends `bytes`, and gets nothing but a close at the handshake limit.
 fn expect_silence(addr: SocketAddr, bytes: &[u8]) {
+    // The limit begins at the accept, which a busy machine has behind it when we begin to wait.
+    let began = std::time::Instant::now();
     let mut stream = connect(addr);
     stream.write_all(bytes).expect("write");
-    let (got, took) = until_closed(&mut stream);
+    let (got, _) = until_closed(&mut stream);
+    let took = began.elapsed();
     assert_eq!(got, b"");
-    // The limit began at the accept, which a busy machine has behind it when we begin to wait.
-    assert!(took * 10 >= HANDSHAKE * 9, "closed after {took:?}");
+    assert!(took >= HANDSHAKE, "closed after {took:?}");
     assert!(took < 20 * HANDSHAKE, "closed after {took:?}");
 }
 
