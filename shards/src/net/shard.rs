@@ -400,7 +400,10 @@ impl Shard {
     }
 
     fn run_timers(&mut self) {
-        while let Some((at, key)) = self.timers.pop(self.now) {
+        // The clock is told in whole milliseconds, rounded down: a deadline counted from it is
+        // reached for certain only when its own millisecond is over. No limit is cut short.
+        let over = Millis(self.now.0.saturating_sub(1));
+        while let Some((at, key)) = self.timers.pop(over) {
             let live = self
                 .sessions
                 .get_mut(key as usize)
@@ -436,7 +439,7 @@ impl Shard {
 
     fn set_next_timer(&mut self) {
         let candidates = [
-            self.timers.next(),
+            self.timers.next().map(|at| Millis(at.0.saturating_add(1))),
             self.paces.next(),
             self.expiry_timer(),
             self.doors.next(self.now),

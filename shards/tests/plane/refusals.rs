@@ -139,6 +139,20 @@ fn first_byte_limit_closes_the_mute() {
     assert_eq!(end.core.handshake_timeouts_total, 0);
 }
 
+/// Not even by the part of a millisecond that the shard's clock is rounded down by.
+#[test]
+fn no_limit_is_cut_short() {
+    let limit = Duration::from_millis(10);
+    let proxy = Proxy::start(echo(), |settings| settings.timeouts.first_byte = limit);
+    for _ in 0..100 {
+        let began = std::time::Instant::now();
+        let (got, _) = until_closed(&mut connect(proxy.addr));
+        let took = began.elapsed();
+        assert_eq!(got, b"");
+        assert!(took >= limit, "closed after {took:?}");
+    }
+}
+
 #[test]
 fn answered_client_without_a_header_is_closed() {
     let limit = Duration::from_millis(200);
