@@ -19,7 +19,7 @@ use support::{
     Config, PATIENCE, Proxy,
     api::ask,
     bytes::{first_bytes, listen, say},
-    fake_dc, hasty, until,
+    expect_answers_after_half_close, fake_dc, hasty, until,
 };
 
 const MIB: usize = 1 << 20;
@@ -345,18 +345,7 @@ const PIPELINED: usize = 32;
 async fn clients_that_end_their_uplink_still_get_their_answers() {
     let dc = fake_dc();
     let proxy = Config::new(dc.addr()).start();
-    for mode in Mode::PROXIED {
-        let (mut tx, mut rx) = Client::connect(&proxy.dial(mode)).await.unwrap().split();
-        let id = tx.download(3 * MIB as u64).await.unwrap();
-        tx.shutdown().await.unwrap();
-        let answer = tokio::time::timeout(PATIENCE, rx.answer()).await;
-        let answer = answer.expect("an answer").unwrap();
-        answer.expect_stream(id, 3 * MIB as u64).unwrap();
-        let end = tokio::time::timeout(PATIENCE, rx.answer()).await;
-        let end = end.expect("an end").unwrap_err();
-        assert!(matches!(end, ClientError::Closed { .. }), "{mode:?}: {end}");
-    }
-    proxy.until_connections(0).await;
+    expect_answers_after_half_close(&proxy).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use bench::{
 };
 use shards::proto::shadowsocks::{Method, far_side::Wanted};
 use support::{
-    Config, PATIENCE, Proxy, fake_dc, hasty,
+    Config, Proxy, expect_answers_after_half_close, fake_dc, hasty,
     ss_server::{SsServer, own_server},
     until,
 };
@@ -108,18 +108,7 @@ async fn clients_that_end_their_uplink_still_get_their_answers() {
     let dc = fake_dc();
     let server = own_server(Method::Aes256Gcm);
     let proxy = config(&dc, &[server.entry()]).start();
-    for mode in Mode::PROXIED {
-        let (mut tx, mut rx) = Client::connect(&proxy.dial(mode)).await.unwrap().split();
-        let id = tx.download(3 * MIB as u64).await.unwrap();
-        tx.shutdown().await.unwrap();
-        let answer = tokio::time::timeout(PATIENCE, rx.answer()).await;
-        let answer = answer.expect("an answer").unwrap();
-        answer.expect_stream(id, 3 * MIB as u64).unwrap();
-        let end = tokio::time::timeout(PATIENCE, rx.answer()).await;
-        let end = end.expect("an end").unwrap_err();
-        assert!(matches!(end, ClientError::Closed { .. }), "{mode:?}: {end}");
-    }
-    proxy.until_connections(0).await;
+    expect_answers_after_half_close(&proxy).await;
     until("the DC's connections end", || {
         (dc.stats().open == 0).then_some(())
     })

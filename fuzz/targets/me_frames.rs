@@ -3,13 +3,15 @@
 
 use libfuzzer_sys::fuzz_target;
 use pinnace_fuzz::{Choices, Part, join, pieces};
-use shards::proto::middle::{
-    answers::{Answer, AnswerEvent, AnswerReader},
-    checksum::Checksum,
-    far_side::Request,
-    frame::{FrameDecoder, FrameEncoder, RpcFrameError},
-    frame_stream::{FrameStream, StreamEvent},
-    ops,
+use shards::{
+    fuzzing::frames::{read_stream, read_whole},
+    proto::middle::{
+        answers::{Answer, AnswerEvent, AnswerReader},
+        checksum::Checksum,
+        far_side::Request,
+        frame::{FrameEncoder, RpcFrameError},
+        ops,
+    },
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -60,63 +62,6 @@ fn framed(seq: i32, checksum: Checksum, mut choices: Choices<'_>) -> Vec<u8> {
     }
     out.extend_from_slice(choices.rest());
     out
-}
-
-type Frames = (Vec<Vec<u8>>, Option<RpcFrameError>);
-
-fn read_whole(seq: i32, checksum: Checksum, wire: &[u8]) -> Frames {
-    let mut decoder = FrameDecoder::new(seq, checksum);
-    let (mut rest, mut all) = (wire, Vec::new());
-    loop {
-        match decoder.next(rest) {
-            Err(error) => return (all, Some(error)),
-            Ok(step) => {
-                rest = &rest[step.consumed..];
-                match step.payload {
-                    Some(payload) => all.push(payload.to_vec()),
-                    None => return (all, None),
-                }
-            }
-        }
-    }
-}
-
-fn read_stream(seq: i32, checksum: Checksum, pieces: &[&[u8]]) -> Frames {
-    let mut stream = FrameStream::new(seq, checksum);
-    let (mut all, mut open, mut want) = (Vec::new(), Vec::new(), 0);
-    for piece in pieces {
-        let mut rest = *piece;
-        loop {
-            let step = match stream.next(rest) {
-                Ok(step) => step,
-                Err(error) => return (all, Some(error)),
-            };
-            match step.event.clone() {
-                Some(StreamEvent::Begin {
-                    payload_bytes,
-                    head,
-                }) => {
-                    want = payload_bytes as usize;
-                    assert_eq!(head.as_bytes().len(), want.min(16));
-                    open = head.as_bytes().to_vec();
-                }
-                Some(StreamEvent::Piece(at)) => {
-                    assert!(!at.is_empty() && at.end <= step.consumed);
-                    open.extend_from_slice(&rest[at]);
-                }
-                Some(StreamEvent::End) => {
-                    assert_eq!(open.len(), want);
-                    all.push(std::mem::take(&mut open));
-                }
-                None => assert_eq!(step.consumed, rest.len()),
-            }
-            rest = &rest[step.consumed..];
-            if step.event.is_none() {
-                break;
-            }
-        }
-    }
-    (all, None)
 }
 
 /// Messages and signals that came to their end. Where a frame is broken, how much of it was told

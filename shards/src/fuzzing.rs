@@ -4,6 +4,8 @@
 //! a replay store and a clock that stands still. Compiled for tests and fuzz targets (`fuzz/`)
 //! alone; no product code calls it.
 
+pub mod frames;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,

@@ -31,7 +31,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bench::{client::Dial, fake_dc::FakeDc};
+use bench::{
+    client::{Client, ClientError, Dial, Mode},
+    fake_dc::FakeDc,
+};
 
 pub(crate) use self::{config::Config, process::Proxy};
 
@@ -108,4 +111,21 @@ pub(crate) fn hasty(dial: Dial) -> Dial {
         timeout: Duration::from_secs(5),
         ..dial
     }
+}
+
+/// Clients of every mode that end their uplink after a request still get the answer to it.
+pub(crate) async fn expect_answers_after_half_close(proxy: &Proxy) {
+    const BYTES: u64 = 3 << 20;
+    for mode in Mode::PROXIED {
+        let (mut tx, mut rx) = Client::connect(&proxy.dial(mode)).await.unwrap().split();
+        let id = tx.download(BYTES).await.unwrap();
+        tx.shutdown().await.unwrap();
+        let answer = tokio::time::timeout(PATIENCE, rx.answer()).await;
+        let answer = answer.expect("an answer").unwrap();
+        answer.expect_stream(id, BYTES).unwrap();
+        let end = tokio::time::timeout(PATIENCE, rx.answer()).await;
+        let end = end.expect("an end").unwrap_err();
+        assert!(matches!(end, ClientError::Closed { .. }), "{mode:?}: {end}");
+    }
+    proxy.until_connections(0).await;
 }

@@ -2,13 +2,14 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
+use crate::fuzzing::frames::{read_stream, read_whole};
+
 use super::{
     super::{
         answers::AnswerReader,
         checksum::Checksum,
         cipher::{CbcDecryptor, CbcEncryptor, DecryptStream},
-        frame::{FrameDecoder, FrameEncoder, RpcFrameError, pad_run},
-        frame_stream::{FrameStream, StreamEvent},
+        frame::{FrameEncoder, pad_run},
         keys::SessionKey,
     },
     checksums, cuts, parse, read_answers, split,
@@ -60,63 +61,6 @@ fn frame_bytes(seq: i32, checksum: Checksum) -> impl Strategy<Value = Vec<u8>> {
         out.extend(tail);
         out
     })
-}
-
-type Frames = (Vec<Vec<u8>>, Option<RpcFrameError>);
-
-fn read_whole(seq: i32, checksum: Checksum, wire: &[u8]) -> Frames {
-    let mut decoder = FrameDecoder::new(seq, checksum);
-    let (mut rest, mut all) = (wire, Vec::new());
-    loop {
-        match decoder.next(rest) {
-            Err(error) => return (all, Some(error)),
-            Ok(step) => {
-                rest = &rest[step.consumed..];
-                match step.payload {
-                    Some(payload) => all.push(payload.to_vec()),
-                    None => return (all, None),
-                }
-            }
-        }
-    }
-}
-
-fn read_stream(seq: i32, checksum: Checksum, pieces: &[&[u8]]) -> Frames {
-    let mut stream = FrameStream::new(seq, checksum);
-    let (mut all, mut open, mut want) = (Vec::new(), Vec::new(), 0);
-    for piece in pieces {
-        let mut rest = *piece;
-        loop {
-            let step = match stream.next(rest) {
-                Ok(step) => step,
-                Err(error) => return (all, Some(error)),
-            };
-            match step.event.clone() {
-                Some(StreamEvent::Begin {
-                    payload_bytes,
-                    head,
-                }) => {
-                    want = payload_bytes as usize;
-                    assert_eq!(head.as_bytes().len(), want.min(16));
-                    open = head.as_bytes().to_vec();
-                }
-                Some(StreamEvent::Piece(at)) => {
-                    assert!(!at.is_empty() && at.end <= step.consumed);
-                    open.extend_from_slice(&rest[at]);
-                }
-                Some(StreamEvent::End) => {
-                    assert_eq!(open.len(), want);
-                    all.push(std::mem::take(&mut open));
-                }
-                None => assert_eq!(step.consumed, rest.len()),
-            }
-            rest = &rest[step.consumed..];
-            if step.event.is_none() {
-                break;
-            }
-        }
-    }
-    (all, None)
 }
 
 proptest! {
