@@ -46,13 +46,13 @@ impl Series {
 /// up. `told` hears of every round.
 ///
 /// # Errors
-/// [`LoadError`] of the first round that fails.
+/// The first round that fails: which of `runners` ran it, and why.
 pub fn interleave(
     runners: &[Runner<'_>],
     load: Load,
     rounds: usize,
     mut told: impl FnMut(&str, usize, &Outcome),
-) -> Result<Vec<Series>, LoadError> {
+) -> Result<Vec<Series>, (usize, LoadError)> {
     let mut all: Vec<Series> = runners
         .iter()
         .map(|r| Series {
@@ -61,12 +61,13 @@ pub fn interleave(
             rounds: Vec::new(),
         })
         .collect();
-    for runner in runners {
-        runner.run(load.divided(WARM_UP_PART))?;
+    let run = |at: usize, load| runners[at].run(load).map_err(|error| (at, error));
+    for at in 0..runners.len() {
+        run(at, load.divided(WARM_UP_PART))?;
     }
     for round in 0..rounds {
-        for (runner, series) in runners.iter().zip(&mut all) {
-            let outcome = runner.run(load)?;
+        for (at, series) in all.iter_mut().enumerate() {
+            let outcome = run(at, load)?;
             told(&series.target, round, &outcome);
             series.rounds.push(outcome);
         }

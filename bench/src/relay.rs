@@ -80,7 +80,8 @@ pub async fn serve(listener: TcpListener, to: SocketAddr) {
 
 async fn relay_one(client: TcpStream, to: SocketAddr) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let server = TcpStream::connect(to).await?;
+    let connected = TcpStream::connect(to).await;
+    let server = connected.inspect_err(|error| eprintln!("no connection to {to}: {error}"))?;
     server.set_nodelay(true)?;
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();

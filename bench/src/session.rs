@@ -209,7 +209,8 @@ impl Bench {
                 }
             },
         );
-        let series = series.map_err(|error| failed(scenario.name, entries, error))?;
+        let series =
+            series.map_err(|(at, error)| failed(scenario.name, &entries[at..=at], error))?;
         let group = Group {
             scenario: scenario.name.into(),
             load,
